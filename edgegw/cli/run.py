@@ -1,0 +1,30 @@
+"""`edgegw run`: the gateway in the foreground."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from edgegw.config import load_config
+from edgegw.config_source import DEFAULT_FILE
+
+
+def build(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `edgegw run`."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {DEFAULT_FILE}, if it is there)")
+    parser.add_argument("--data", metavar="DIR", help="folder of the store, instead of gateway.data")
+    parser.add_argument("--listen", metavar="HOST:PORT", help="address of the API, instead of http.listen")
+    parser.set_defaults(call=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until told to stop. Raises ConfigError, and what the gateway cannot start without."""
+    options = {"gateway.data": args.data, "http.listen": args.listen}
+    overrides = {key: text for key, text in options.items() if text is not None}
+    config = load_config(args.config or DEFAULT_FILE, os.environ, overrides, must_exist=args.config is not None)
+    # After the configuration: a fault in it is told without waiting for these to load.
+    from edgegw.gateway import run as run_gateway
+    from edgegw.observe.log import setup
+
+    setup(config.log.level, config.log.format, sys.stderr)
+    return run_gateway(config)

@@ -1,0 +1,249 @@
+"""Every bound of the gateway, each with its reason. A number that stands elsewhere is a defect."""
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+# --- messages -----------------------------------------------------------------------------------
+# MQTT 1.5.4: a UTF-8 string is at most 65,535 bytes long.
+TOPIC_BYTES_MAX: Final = 65_535
+# Deeper topics are an attack on the matcher, not a naming scheme.
+TOPIC_LEVELS_MAX: Final = 128
+# One request body, and so one payload or batch; also one commit at most (see COMMIT_BYTES_MAX).
+BODY_BYTES_MAX: Final = MIB
+# A key is a UUID or `gateway/epoch/stream/seq`; 255 bytes hold both with room.
+KEY_BYTES_MAX: Final = 255
+# RFC 6838 4.2: type and subtype at most 127 characters each.
+CONTENT_TYPE_BYTES_MAX: Final = 255
+# Ten years: beyond it a TTL is a typing error, and it keeps expiry inside 63 bits of milliseconds.
+TTL_S_MAX: Final = 10 * 366 * 86_400
+
+# --- keys ---------------------------------------------------------------------------------------
+# CONTRACT: a key is kept this long …
+KEY_AGE_S_MAX: Final = 86_400
+# … or until this many newer ones of its stream, whichever ends first.
+KEYS_PER_STREAM_MAX: Final = 100_000
+
+# --- names --------------------------------------------------------------------------------------
+# Names of streams and consumers stand in URLs, metric labels and file names.
+NAME_BYTES_MAX: Final = 64
+# Each consumer costs a count per chunk and a window in memory.
+CONSUMERS_MAX: Final = 256
+# Stream numbers are 15 bits of a chunk's row id; each stream costs a chunk under construction.
+STREAMS_MAX: Final = 64
+
+# --- bus ----------------------------------------------------------------------------------------
+# Topics whose matches are remembered: about 200 bytes each, so 1 MiB at the most.
+MATCH_CACHE_MAX: Final = 4096
+# A subscription's window: the reference figure; what does not fit is read back from disk.
+WINDOW_MESSAGES_MAX: Final = 500
+# The same window in bytes, whichever comes first; one larger message still passes alone.
+WINDOW_BYTES_MAX: Final = 512 * KIB
+# Live subscriptions at once; each holds a window.
+SUBSCRIPTIONS_MAX: Final = 20_000
+# Unacknowledged messages a consumer may hold: bounds its record on disk (8 bytes each) and its place in memory.
+INFLIGHT_MAX: Final = 10_000
+# A consumer's acknowledgement may take this long at most; longer is a consumer that is gone.
+ACK_WAIT_S_MAX: Final = 86_400
+# Deliveries before a message becomes a dead letter.
+DELIVER_MAX: Final = 1_000_000
+# Gap records a consumer has not read yet; older ones are merged, with their counts, so the record stays small.
+CONSUMER_GAPS_MAX: Final = 16
+
+# --- journal ------------------------------------------------------------------------------------
+# A chunk is closed once it holds this much: the unit of eviction, and what one read holds in memory.
+CHUNK_BYTES: Final = 256 * KIB
+# The same in messages: keeps decoding one chunk under 5 ms on a slow core.
+CHUNK_MESSAGES: Final = 4096
+# One commit takes at most this much, so that it stays under about 50 ms on slow flash.
+COMMIT_BYTES_MAX: Final = 2 * MIB
+# Above this much waiting for the writer, publishers wait (and get 429 at their deadline). Four full bodies.
+QUEUE_BYTES_MAX: Final = 4 * MIB
+# Publishers that may wait for the queue at once; more are refused at once.
+QUEUE_WAITERS_MAX: Final = 4096
+# The WAL is copied into the database beyond this: large enough that hot pages are copied once for many commits.
+WAL_CHECKPOINT_BYTES: Final = 3 * MIB
+# Beyond this the writer waits for readers so that the WAL can start over: recovery at start reads all of it.
+WAL_BYTES_MAX: Final = 6 * MIB
+# How long that wait may take; a reader holds its snapshot for one chunk batch.
+WAL_BUSY_MS: Final = 1000
+# Page cache of the writer: its hot pages are the tail of each table; of the reader: it streams.
+CACHE_KIB: Final = 1024
+# What a chunk's row costs beside its blob: key, columns, cell and page overhead.
+CHUNK_ROW_BYTES: Final = 48
+# Default bound of a stream, unless a quarter of the free space is less.
+STREAM_BYTES_MAX: Final = 512 * MIB
+# Bound of the dead-letter stream, likewise.
+DEAD_LETTER_BYTES_MAX: Final = 64 * MIB
+# The smallest bound that holds a batch and its successor.
+STREAM_BYTES_MIN: Final = 64 * KIB
+# Evict this much more than needed, as a part of the bound, so that not every commit evicts.
+EVICT_SLACK: Final = 64
+# Chunks looked at for age and TTL in one turn: an overdue backlog must not hold up publishers.
+EVICT_CHUNKS_PER_TURN: Final = 64
+# Runs of gone messages a stream remembers apart; beyond it the oldest are merged.
+STREAM_GAPS_MAX: Final = 64
+# Topics with a retained value. Each is a row of its own; a runaway topic scheme must not fill the disk unseen.
+RETAINED_MAX: Final = 20_000
+# Chunks one read returns at most: a read transaction is short, or the WAL cannot start over.
+READ_CHUNKS: Final = 8
+# Chunk bytes one read returns at most (one larger chunk passes alone).
+READ_BYTES: Final = 512 * KIB
+# How often age, TTL and keys are looked at, and deliveries that nobody fetches become dead letters.
+TICK_S: Final = 1.0
+
+# --- configuration: what an operator may write ---------------------------------------------------
+# A configuration is a few KiB; more is a wrong path (a database, a device), which must not fill the memory.
+CONFIG_FILE_BYTES_MAX: Final = MIB
+# Files in conf.d: more than one per stream is a script gone wrong, and each costs time at every start.
+CONFIG_FILES_MAX: Final = 256
+# Faults printed at once: a supervisor restarts a gateway that does not start, and prints them again each time.
+CONFIG_FAULTS_SHOWN_MAX: Final = 100
+# Characters of a wrong value that an error repeats: enough to find it, short enough for a line.
+CONFIG_SHOWN_CHARACTERS_MAX: Final = 60
+# Ports have 16 bits.
+PORT_MAX: Final = 65_535
+# systemd kills 90 s after SIGTERM unless told otherwise; the last flush needs some of them.
+STOP_TIMEOUT_S_MAX: Final = 80
+# Connections cost about 20 KiB and a descriptor each: 16,384 are 320 MiB, the most a board has to give.
+CONNECTIONS_MAX: Final = 16_384
+# Below, the ordinary fsync of a tired SD card is already an error.
+REQUEST_TIMEOUT_S_MIN: Final = 0.1
+# Above, clients and proxies have given up (60 s is their usual default), and the answer reaches nobody.
+REQUEST_TIMEOUT_S_MAX: Final = 60
+# SQLite's largest database of 4,096-byte pages is just under 2^44 bytes.
+STREAM_BYTES_SETTING_MAX: Final = 2**44 - 2 * 4096
+# Sequence numbers have 48 bits beside the 15 of the stream number (see STREAMS_MAX).
+STREAM_ROWS_MAX: Final = 2**48 - 1
+# The longest a message may live by its own TTL is the longest a stream may keep it by age.
+STREAM_AGE_S_MAX: Final = TTL_S_MAX
+# Topic filters of one stream: each is a path in the matcher; more are a list that wants a wildcard.
+STREAM_FILTERS_MAX: Final = 256
+
+# --- the command line as a client ---------------------------------------------------------------
+# A gateway answers a publish within its own request limit (10 s); three times that is a gateway that hangs.
+CLIENT_TIMEOUT_S: Final = 30.0
+# The longest answer is a page of messages or the receipts of one batch; more is not a gateway.
+CLIENT_ANSWER_BYTES_MAX: Final = 16 * MIB
+# Words of the other side that stand in an error line; longer ones push the rest off the screen.
+CLIENT_WORDS_MAX: Final = 300
+
+# --- replay -------------------------------------------------------------------------------------
+# Readings in a request: large enough that an fsync per request does not count, small enough to stay far under BODY_BYTES_MAX.
+REPLAY_BATCH: Final = 500
+# What --batch may ask for: beyond it the bytes of a request end the batch anyway.
+REPLAY_BATCH_MAX: Final = 10_000
+# A restart after a kill takes seconds, a reboot less than a minute: replay rides out both.
+REPLAY_RETRY_S: Final = 60.0
+# First wait before a batch is sent again: a gateway that restarts is back in about this order.
+REPLAY_RETRY_FIRST_S: Final = 0.1
+# Longest wait before a batch is sent again: a person is looking on.
+REPLAY_RETRY_CAP_S: Final = 2.0
+# While replay waits for the next reading's time, it shows at least this often that it lives.
+REPLAY_NAP_S: Final = 1.0
+# Rows that are looked at to find delimiter, decimal sign and form of time: enough hourly rows to meet a day above 12.
+SNIFF_ROWS_MAX: Final = 500
+# The same in characters, whichever comes first, so that rows of a megabyte do not fill the memory.
+SNIFF_CHARS_MAX: Final = MIB
+# The first of them leave only the forms of time that are likely; see cli/recorded_time.
+SNIFF_FIRST_ROWS: Final = 10
+# A longer line could not be sent anyway, and the rest of it is not read into memory.
+RECORD_LINE_CHARS_MAX: Final = BODY_BYTES_MAX
+# The bar moves smoothly, and costs nothing beside the requests.
+PROGRESS_REDRAW_S: Final = 0.1
+# Where no terminal is, a log gets a line this often.
+PROGRESS_LINE_S: Final = 10.0
+
+# --- observation --------------------------------------------------------------------------------
+# PIPE_BUF of Linux: a pipe that polls as writable takes a line up to this long at once, whole, without blocking.
+LOG_LINE_BYTES_MAX: Final = 4 * KIB
+# One value of a line: a topic, a path or a hint fits; a payload does not belong there.
+LOG_VALUE_CHARS_MAX: Final = 512
+# Logger and event stand in every line and are literals of ours; a foreign name must not push the rest out.
+LOG_NAME_CHARS_MAX: Final = 64
+# Entries of a list or a mapping that a line shows: the first ones tell what it holds.
+LOG_ENTRIES_MAX: Final = 16
+# Lists inside lists that a line shows; also what ends a value that contains itself.
+LOG_DEPTH_MAX: Final = 3
+# Innermost frames of a trace: they hold the fault, the outer ones are the event loop's.
+LOG_FRAMES_MAX: Final = 12
+# Causes below an error that a line shows: ours wrap once, libraries once more.
+LOG_CAUSES_MAX: Final = 2
+# The same event more often than this in one window is counted, not written: 20 lines tell what a million would …
+LOG_REPEATS_MAX: Final = 20
+# … and at 4 KiB a line one event fills at most 0.7 GB a day, which journald and logrotate keep up with.
+LOG_REPEATS_WINDOW_S: Final = 10.0
+# Events counted apart: more than the source has; foreign loggers count by place in the source. Beyond it they share a count.
+LOG_EVENTS_MAX: Final = 512
+# A reader of our stderr that stalls may hold up the event loop this long, once; then lines are dropped until it reads.
+LOG_STALL_MS: Final = 50
+# Label sets of one metric: every consumer with every reason for a loss. About 200 bytes each, so 0.4 MiB at the most.
+METRIC_LABEL_SETS_MAX: Final = CONSUMERS_MAX * 8
+# A label is a name of ours or a method, route or status; longer ones come from outside and are cut.
+METRIC_LABEL_CHARS_MAX: Final = 128
+
+# --- supervisor and services --------------------------------------------------------------------
+# A supervisor that takes no datagram for this long is not going to; the event loop stands still meanwhile.
+NOTIFY_SEND_S: Final = 0.25
+# Sockets a supervisor may hand over: HTTP and MQTT, each on TCP (both families), TLS and Unix, and room.
+LISTEN_FDS_MAX: Final = 32
+# First wait before a crashed service starts again: a passing fault costs little.
+SERVICE_BACKOFF_FIRST_S: Final = 0.5
+# Longest wait: a peer that is back after hours is found within a minute.
+SERVICE_BACKOFF_CAP_S: Final = 60.0
+# Doubling reaches the cap after seven crashes.
+SERVICE_BACKOFF_FACTOR: Final = 2.0
+# Half of the wait is by chance, so that services that fell together do not start together, and no restart is at once.
+SERVICE_BACKOFF_JITTER: Final = 0.5
+# A service that ran this long is healthy again: its condition is cleared, its back-off starts over. The cap, so that a
+# service that crashes at each try never looks healthy between two of them.
+SERVICE_HEALTHY_S: Final = SERVICE_BACKOFF_CAP_S
+# A service that is told to stop has this long; then it is left behind and named in the log.
+SERVICE_STOP_S: Final = 5.0
+# Counting what a new consumer matches starts over when chunks leave the stream meanwhile; so often at most.
+COUNT_RETRIES_MAX: Final = 5
+# How long a publish inside the process waits for a queue that is full before it fails.
+PUBLISH_WAIT_S: Final = 30.0
+
+# --- HTTP ---------------------------------------------------------------------------------------
+# CONTRACT: from accept, or the first byte of a later request, to the blank line.
+HEAD_S_MAX: Final = 5.0
+# CONTRACT: from the blank line to the end of the body.
+BODY_S_MAX: Final = 10.0
+# CONTRACT: an idle connection is closed after this.
+KEEP_ALIVE_S: Final = 75.0
+# How often deadlines are looked at: no timer per request, at the price of being late by this much.
+DEADLINE_SWEEP_S: Final = 0.25
+# A request line and each header: a topic of 4 KiB, percent-encoded, fits; longer topics go in a batch.
+HEADER_LINE_BYTES_MAX: Final = 16 * KIB
+# Messages in one batch: 1 MiB of the shortest.
+BATCH_MESSAGES_MAX: Final = 50_000
+# CONTRACT: how long a fetch may wait for messages.
+FETCH_WAIT_S_MAX: Final = 30.0
+# Messages in one answer: bounds the memory of a request, at 500 the window of a subscription.
+PAGE_MESSAGES_MAX: Final = 1000
+# Retained values in one answer; with more topics, ask for a narrower filter.
+RETAINED_PAGE_MAX: Final = 10_000
+# Payload bytes in one answer, likewise.
+PAGE_BYTES: Final = 4 * MIB
+# Retry-After of 429: a commit is rarely longer.
+RETRY_BUSY_S: Final = 1
+# Retry-After of 503: what fills or stops a store takes a person or an eviction.
+RETRY_STORE_S: Final = 5
+# Characters of a request id that is taken over from the client.
+REQUEST_ID_CHARS_MAX: Final = 64
+# Connections that wait in the kernel while the loop is busy or a restart is under way.
+LISTEN_BACKLOG: Final = 512
+# The work of a request gives up this much before its connection's deadline, so that it can say what it waited for.
+DEADLINE_SLACK_S: Final = 0.5
+# Single messages collected for one place in a commit: small against the smallest stream, so that one tray never fills it.
+TRAY_BYTES: Final = 8 * KIB
+# A gateway whose writer made no turn for this long cannot do its job: /healthz says so.
+HEALTH_STALL_S: Final = 10.0
+# The writer thread may wait this long for the interpreter lock while the loop computes; 5 ms, the default, would be half of a commit.
+SWITCH_INTERVAL_S: Final = 0.001
+# Buckets of durations in µs: an fsync on an SSD is 200, on a tired card 500,000.
+LATENCY_BUCKETS_US: Final = (100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000)
+# Buckets of sizes in bytes: one reading to one commit.
+BYTES_BUCKETS: Final = (128, 512, 2048, 8192, 32_768, 131_072, 524_288, 2_097_152)

@@ -1,0 +1,195 @@
+"""Eviction: whole chunks leave a stream, oldest first, when a bound says so; every message that leaves is counted.
+
+Why a chunk leaves, in this order: all its messages are past their TTL (`ttl`), it is older than the stream's age (`age`), the
+stream has too many rows (`rows`) or bytes (`bytes`). Under the policy `hold` a chunk in which a consumer still wants a message
+stays, and the next one is looked at: an alarm that waits for its consumer does not pin the telemetry around it.
+
+A message past its TTL counts as `ttl` whatever made its chunk leave. What a consumer wanted counts as lost for that consumer,
+and its ledger gets the gap, in the same transaction.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from edgegw.core.cursor import Ledger
+from edgegw.core.record import Chunk, Gap
+from edgegw.core.topic import matches
+from edgegw.limits import CHUNK_ROW_BYTES, EVICT_SLACK, STREAM_GAPS_MAX
+from edgegw.store.streams import StreamState, row_id, seq_of
+
+_PAGE = 32
+
+
+class _Row(NamedTuple):
+    base: int
+    rows: int
+    t1_ms: int
+    expires_ms: int | None
+    size_bytes: int
+
+    @property
+    def last(self) -> int:
+        return self.base + self.rows - 1
+
+
+class _Loss(NamedTuple):
+    ledger: Ledger
+    seqs: list[int]
+    expired: frozenset[int]
+
+
+class Evictor:
+    """Removes chunks inside the writer's open transaction."""
+
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        ledgers_of: Callable[[StreamState], Iterable[Ledger]],
+        set_ledger: Callable[[Ledger, Gap | None], None],
+    ) -> None:
+        self._db = db
+        self._ledgers_of = ledgers_of
+        self._set_ledger = set_ledger
+
+    def make_room(self, st: StreamState, need_bytes: int, need_rows: int, now_ms: int, most: int | None = None) -> bool:
+        """Evict what the bounds ask for before `need_*` are added; `most` chunks at the most. Whether the bytes now fit."""
+        bytes_goal = rows_goal = None
+        if st.size_bytes + need_bytes > st.bytes_max:
+            bytes_goal = st.bytes_max - need_bytes - st.bytes_max // EVICT_SLACK
+        if st.rows_max and st.rows + need_rows > st.rows_max:
+            rows_goal = st.rows_max - need_rows - st.rows_max // EVICT_SLACK
+        gone: list[tuple[_Row, str]] = []
+        all_held = True
+        looked = 0
+        for row in self._rows(st):
+            looked += 1
+            reason = _why(st, row, bytes_goal, rows_goal, now_ms)
+            if reason is None or (most is not None and looked > most):
+                break
+            losses = self._losses(st, row, now_ms)
+            if st.policy == "hold" and any(len(loss.expired) < len(loss.seqs) for loss in losses):
+                if all_held:
+                    st.scan_from = row.last + 1
+                continue
+            all_held = False
+            self._remove(st, row, reason, losses, now_ms)
+            gone.append((row, reason))
+        if gone:
+            self._account(st, gone)
+        return st.size_bytes + need_bytes <= st.bytes_max
+
+    def _rows(self, st: StreamState) -> Iterator[_Row]:
+        after = row_id(st.number, st.scan_from)
+        while True:
+            rows = self._db.execute(
+                "SELECT id, count, t1_ms, expires_ms, length(data) FROM chunk WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
+                (after, row_id(st.number + 1, 0), _PAGE),
+            ).fetchall()
+            for row, count, t1_ms, expires_ms, size in rows:
+                yield _Row(seq_of(row), count, t1_ms, expires_ms, size + CHUNK_ROW_BYTES)
+            if len(rows) < _PAGE:
+                return
+            after = rows[-1][0] + 1
+
+    def _losses(self, st: StreamState, row: _Row, now_ms: int) -> list[_Loss]:
+        behind = [ledger for ledger in self._ledgers_of(st) if ledger.floor < row.last and ledger.pending]
+        if not behind:
+            return []
+        chunk = self._chunk(st, row)
+        expired = frozenset(chunk.base_seq + i for i in chunk.expired(now_ms))
+        losses = []
+        for ledger in behind:
+            flags = [matches(ledger.terms.filter, topic) for topic in chunk.topics]
+            seqs = [chunk.base_seq + i for i in chunk.places(flags, ledger.floor) if ledger.wants(chunk.base_seq + i)]
+            if seqs:
+                losses.append(_Loss(ledger, seqs, expired.intersection(seqs)))
+        return losses
+
+    def _remove(self, st: StreamState, row: _Row, reason: str, losses: list[_Loss], now_ms: int) -> None:
+        expired = 0
+        if row.expires_ms is not None:
+            expired = row.rows if 0 < row.expires_ms <= now_ms else len(self._chunk(st, row).expired(now_ms))
+        self._db.execute("DELETE FROM chunk WHERE id = ?", (row_id(st.number, row.base),))
+        st.removed_bytes += row.size_bytes
+        for why, count in (("ttl", expired), (reason, row.rows - expired)):
+            if count:
+                st.removed[why] = st.removed.get(why, 0) + count
+                self._db.execute(
+                    "INSERT INTO removed VALUES (?, ?, ?, 0) ON CONFLICT DO UPDATE SET rows = rows + excluded.rows",
+                    (st.number, why, count),
+                )
+        self._db.execute(
+            "INSERT INTO removed VALUES (?, ?, 0, ?) ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes",
+            (st.number, reason if row.rows > expired else "ttl", row.size_bytes),
+        )
+        for loss in losses:
+            self._lose(st, row, reason, loss)
+
+    def _lose(self, st: StreamState, row: _Row, reason: str, loss: _Loss) -> None:
+        ledger = loss.ledger
+        parts = ((reason, [seq for seq in loss.seqs if seq not in loss.expired]), ("ttl", sorted(loss.expired)))
+        for why, seqs in parts:
+            if seqs:
+                gap = Gap(st.name, seqs[0], seqs[-1], len(seqs), why)
+                # Nothing of this consumer's is left below the chunk only if its floor was already there.
+                ledger = ledger.lose(gap, seqs, 0)
+                self._set_ledger(ledger, gap)
+        if loss.ledger.floor >= row.base - 1:
+            self._set_ledger(ledger.settle((), row.last), None)
+
+    def _account(self, st: StreamState, gone: list[tuple[_Row, str]]) -> None:
+        st.evictions += 1
+        self._db.execute("UPDATE stream SET head = ?, total_bytes = ? WHERE number = ?", (st.head, st.total_bytes, st.number))
+        runs: list[tuple[int, int, str]] = []
+        for row, reason in gone:
+            if runs and runs[-1][1] == row.base - 1 and runs[-1][2] == reason:
+                runs[-1] = (runs[-1][0], row.last, reason)
+            else:
+                runs.append((row.base, row.last, reason))
+        for first, last, reason in runs:
+            grown = self._db.execute(
+                "UPDATE gap SET last = ? WHERE stream = ? AND last = ? AND reason = ?", (last, st.number, first - 1, reason)
+            ).rowcount
+            if not grown:
+                self._db.execute("INSERT INTO gap VALUES (?, ?, ?, ?)", (st.number, first, last, reason))
+        self._merge_gaps(st)
+        row = self._db.execute(
+            "SELECT id, t1_ms FROM chunk WHERE id >= ? AND id < ? ORDER BY id LIMIT 1",
+            (row_id(st.number, 0), row_id(st.number + 1, 0)),
+        ).fetchone()
+        st.first, st.oldest_ms = (seq_of(row[0]), row[1]) if row else (st.head + 1, None)
+        if row is None:  # the marks in the last chunk are gone with it: the ledgers' own rows carry them now
+            for ledger in self._ledgers_of(st):
+                self._set_ledger(ledger, None)
+
+    def _merge_gaps(self, st: StreamState) -> None:
+        gaps = self._db.execute("SELECT first, last, reason FROM gap WHERE stream = ? ORDER BY first", (st.number,)).fetchall()
+        if len(gaps) <= STREAM_GAPS_MAX:
+            return
+        merged = [gaps[0]]
+        surplus = len(gaps) - STREAM_GAPS_MAX
+        for first, last, reason in gaps[1:]:
+            before = merged[-1]
+            if surplus > 0 and before[1] + 1 == first:
+                merged[-1] = (before[0], last, reason if before[2] == reason else "several")
+                surplus -= 1
+            else:
+                merged.append((first, last, reason))
+        self._db.execute("DELETE FROM gap WHERE stream = ?", (st.number,))
+        self._db.executemany("INSERT INTO gap VALUES (?, ?, ?, ?)", [(st.number, *gap) for gap in merged])
+
+    def _chunk(self, st: StreamState, row: _Row) -> Chunk:
+        return Chunk(self._db.execute("SELECT data FROM chunk WHERE id = ?", (row_id(st.number, row.base),)).fetchone()[0])
+
+
+def _why(st: StreamState, row: _Row, bytes_goal: int | None, rows_goal: int | None, now_ms: int) -> str | None:
+    if row.expires_ms and row.expires_ms <= now_ms:
+        return "ttl"
+    if st.age_max_s and row.t1_ms + st.age_max_s * 1000 < now_ms:
+        return "age"
+    if rows_goal is not None and st.rows > rows_goal:
+        return "rows"
+    if bytes_goal is not None and st.size_bytes > bytes_goal:
+        return "bytes"
+    return None

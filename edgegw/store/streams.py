@@ -1,0 +1,68 @@
+"""A stream as the writer knows it, and the SQL for its chunks' row numbers."""
+
+from copy import copy
+from dataclasses import dataclass, field
+
+from edgegw.core.keys import KeyIndex
+from edgegw.core.topic import FilterIndex
+from edgegw.store.jobs import StreamStats
+
+SEQ_BITS = 48
+DEAD_LETTER = "dead-letter"
+
+
+def row_id(stream_number: int, seq: int) -> int:
+    """The row number of a chunk or key block that begins with `seq`."""
+    return stream_number << SEQ_BITS | seq
+
+
+def seq_of(row: int) -> int:
+    """The sequence number in a row number."""
+    return row & ((1 << SEQ_BITS) - 1)
+
+
+@dataclass(slots=True)
+class StreamState:
+    """Everything about a stream that a commit may change; copied before a turn touches it, put back if the commit fails."""
+
+    name: str
+    number: int
+    bytes_max: int
+    rows_max: int
+    age_max_s: float
+    policy: str
+    is_configured: bool
+    head: int = 0  # last sequence number given
+    total_bytes: int = 0  # of all chunks ever
+    removed_bytes: int = 0
+    removed: dict[str, int] = field(default_factory=dict)
+    first: int = 1  # no stored message comes before this one
+    oldest_ms: int | None = None  # arrival of the newest message in the oldest chunk
+    evictions: int = 0  # counts removals of chunks, for whoever must notice one
+    scan_from: int = 0  # chunks before this are held by a consumer
+    key_count: int = 0
+    keys: KeyIndex | None = None  # None = not loaded yet
+    consumers: FilterIndex[int] = field(default_factory=FilterIndex)  # shared by the copies: not changed by publishes
+
+    @property
+    def rows(self) -> int:
+        """Messages stored: what was received less what was removed."""
+        return self.head - sum(self.removed.values())
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes stored."""
+        return self.total_bytes - self.removed_bytes
+
+    def copy(self) -> "StreamState":
+        """What to put back when the commit fails."""
+        kept = copy(self)
+        kept.removed = dict(self.removed)
+        return kept
+
+    def stats(self) -> StreamStats:
+        """What the loop may see."""
+        return StreamStats(
+            self.name, self.number, self.head, self.rows, self.size_bytes, self.first, self.oldest_ms if self.rows else None,
+            dict(self.removed), self.evictions, self.bytes_max, self.rows_max, self.age_max_s, self.policy, self.is_configured,
+        )  # fmt: skip

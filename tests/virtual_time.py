@@ -1,0 +1,54 @@
+"""An event loop whose clock jumps to the next timer instead of waiting for it: minutes of back-off pass at once."""
+
+import asyncio
+import selectors
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+class _Jumping(selectors.DefaultSelector):
+    """Never waits for time: where nothing is ready, time passes."""
+
+    passed_s = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            return super().select(None)
+        ready = super().select(0)
+        if not ready:
+            self.passed_s += max(0.0, timeout)
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """A real event loop on virtual time, which starts at 0."""
+
+    def __init__(self) -> None:
+        self._jumping = _Jumping()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        """Seconds that passed."""
+        return self._jumping.passed_s
+
+
+def run_virtual(main: Coroutine[Any, Any, Result]) -> Result:
+    """Run `main` on virtual time; what it leaves running is a failure."""
+
+    async def watched() -> Result:
+        result = await main
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, f"tasks left behind: {left}"
+        return result
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(watched())
+
+
+async def pass_time(seconds: float) -> None:
+    """Let virtual time pass, and everything happen that is due in it."""
+    passed = asyncio.Event()
+    asyncio.get_running_loop().call_later(seconds, passed.set)
+    await passed.wait()
