@@ -12,7 +12,6 @@ import os
 import random
 import signal
 import socket
-import sqlite3
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -27,7 +26,7 @@ from edgegw.clock import Clock, SystemClock
 from edgegw.conditions import Conditions
 from edgegw.config import BUILT_IN_STREAMS, Config
 from edgegw.config_values import split_address
-from edgegw.errors import GatewayError
+from edgegw.errors import GatewayError, StoreError
 from edgegw.limits import HEALTH_STALL_S, SWITCH_INTERVAL_S, TICK_S
 from edgegw.notify import Supervisor, Watchdog
 from edgegw.observe.log import Log
@@ -35,6 +34,7 @@ from edgegw.observe.metrics import Metrics
 from edgegw.observe.process_metrics import watch_process
 from edgegw.services import Services
 from edgegw.store.disk import DataFolder
+from edgegw.store.faults import SQLITE_VERSION
 from edgegw.store.reader import Reader
 from edgegw.store.writer import Writer
 from edgegw.watch import StoreWatch
@@ -83,7 +83,7 @@ class Gateway:
             stack.callback(sock.close)
             bus = await self._start_store(folder, stack)
             services = Services(self._metrics, self._conditions, random.random)
-            stack.push_async_callback(services.stop)
+            stack.push_async_callback(self._stop_services, services)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, services.request_stop)
                 stack.callback(loop.remove_signal_handler, number)
@@ -141,9 +141,7 @@ class Gateway:
         await bus.start()
         stack.push_async_callback(bus.stop)
         watch.opened(bus)
-        _log.info(
-            "store.opened", path=str(path), sqlite=sqlite3.sqlite_version, streams=len(bus.streams), consumers=len(bus.consumers)
-        )
+        _log.info("store.opened", path=str(path), sqlite=SQLITE_VERSION, streams=len(bus.streams), consumers=len(bus.consumers))
         return bus
 
     def _api(self, bus: Bus, sock: socket.socket) -> ApiServer:
@@ -153,6 +151,12 @@ class Gateway:
 
     def _tell_ready(self, bus: Bus, services: Services, sock: socket.socket) -> None:
         watch_process(self._metrics)
+        self._metrics.gauges_from(
+            "edgegw_condition_raised", "1 while the condition is raised.", ("condition",), self._conditions.raised
+        )
+        self._metrics.counters_from(
+            "edgegw_condition_transitions_total", "Changes of a condition.", ("condition",), self._conditions.transitions
+        )
         if self._supervisor.watchdog_s is not None:
             watchdog = Watchdog(self._supervisor, self._supervisor.watchdog_s, bus.probe)
             services.start("watchdog", watchdog.run)
@@ -166,12 +170,19 @@ class Gateway:
         _log.info("gateway.ready", url=url, pid=os.getpid(), version=edgegw.__version__, data=str(self._config.gateway.data))
         print(url, flush=True)  # noqa: T201  what the one command of the README shows
 
+    async def _stop_services(self, services: Services) -> None:
+        left = await services.stop()
+        if left:
+            # It ignores its cancellation and would hold the process for ever. What was acknowledged is on disk.
+            _log.error("gateway.killed", services=left)
+            os._exit(1)
+
     # --- services ---------------------------------------------------------------------------------
 
     async def _store_death(self) -> None:
         """Fatal: without its writer thread the gateway could only refuse."""
         error = await asyncio.shield(self._dead)
-        raise GatewayError("store_failed", f"the writer of the store failed: {error!r}", "its log has the trace") from error
+        raise StoreError("store_failed", f"the writer of the store failed: {error!r}", "its log has the trace") from error
 
     async def _tick(self, bus: Bus) -> None:
         while True:

@@ -241,9 +241,11 @@ DEADLINE_SLACK_S: Final = 0.5
 TRAY_BYTES: Final = 8 * KIB
 # A gateway whose writer made no turn for this long cannot do its job: /healthz says so.
 HEALTH_STALL_S: Final = 10.0
-# The writer thread may wait this long for the interpreter lock while the loop computes; 5 ms, the default, would be half of a commit.
+# The writer thread may wait this long for the interpreter lock while the loop computes; 5 ms, the default, is many commits.
 SWITCH_INTERVAL_S: Final = 0.001
 # Buckets of durations in µs: an fsync on an SSD is 200, on a tired card 500,000.
-LATENCY_BUCKETS_US: Final = (100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000)
+LATENCY_BUCKETS_US: Final = (100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000)
 # Buckets of sizes in bytes: one reading to one commit.
 BYTES_BUCKETS: Final = (128, 512, 2048, 8192, 32_768, 131_072, 524_288, 2_097_152)
+# Publishers woken in one loop iteration after a commit: enough to be cheap, few enough that the next commit begins meanwhile.
+WAKE_SLICE: Final = 256

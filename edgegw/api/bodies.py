@@ -33,8 +33,9 @@ async def read_body(request: web.BaseRequest) -> bytes:
     if length is not None and length > BODY_BYTES_MAX:
         raise _too_large(f"the body has {length} bytes")
     content = request.content
-    if content.is_eof() or length:
-        # Complete already, or of known size: one join.
+    if content.is_eof():
+        body = content.read_nowait()
+    elif length:
         body = await content.read()
     else:
         parts: list[bytes] = []

@@ -11,7 +11,6 @@ protocol class, given to `loop.create_server` as the factory.
 """
 
 import asyncio
-from collections import OrderedDict
 from typing import Any
 
 from aiohttp import web
@@ -133,7 +132,7 @@ class Connections:
         self._most = most
         self._settings = settings
         self._open: set[Connection] = set()
-        self._idle: OrderedDict[Connection, None] = OrderedDict()
+        self._idle: dict[Connection, None] = {}  # the longest idle first
         self.now_s = loop.time
         self.refused = 0
         self.expired = 0
@@ -151,7 +150,8 @@ class Connections:
         if len(self._open) <= self._most:
             return
         if self._idle:
-            oldest, _ = self._idle.popitem(last=False)
+            oldest = next(iter(self._idle))
+            del self._idle[oldest]
             oldest.deadline_s = 0.0
             if oldest.transport is not None:
                 oldest.transport.close()

@@ -129,11 +129,11 @@ class ChunkBuilder:
 
     __slots__ = (
         "_expires", "_origins", "_runs", "_sources", "_topic_numbers", "_topic_of", "_type_numbers", "_type_of",
-        "base_seq", "count", "payloads", "size_bytes", "t0_ms", "t1_ms",
+        "first_seq", "count", "payloads", "size_bytes", "t0_ms", "t1_ms",
     )  # fmt: skip
 
-    def __init__(self, base_seq: int, t0_ms: int) -> None:
-        self.base_seq = base_seq
+    def __init__(self, first_seq: int, t0_ms: int) -> None:
+        self.first_seq = first_seq
         self.t0_ms = self.t1_ms = t0_ms
         self.count = 0
         self.size_bytes = 0
@@ -182,7 +182,7 @@ class ChunkBuilder:
     def encode(self, *, stream_number: int, epoch: int, boot: int, mono_ms: int, marks: dict[int, int]) -> bytes:
         """The chunk's bytes."""
         columns = (
-            stream_number, epoch, self.base_seq, self.count, self.t0_ms, boot, mono_ms, marks,
+            stream_number, epoch, self.first_seq, self.count, self.t0_ms, boot, mono_ms, marks,
             list(self._topic_numbers), _index(self._topic_of, len(self._topic_numbers)), self._runs,
             list(self._type_numbers), _index(self._type_of, len(self._type_numbers)), self.payloads,
             self._sources, self._expires, self._origins,
@@ -196,7 +196,7 @@ class Chunk:
 
     __slots__ = (
         "_expires", "_origins", "_runs", "_sources", "_topic_of", "_type_of", "_types",
-        "base_seq", "boot", "count", "epoch", "marks", "mono_ms", "payloads", "stream_number", "t0_ms", "topics",
+        "first_seq", "boot", "count", "epoch", "marks", "mono_ms", "payloads", "stream_number", "t0_ms", "topics",
     )  # fmt: skip
 
     def __init__(self, blob: bytes) -> None:
@@ -206,7 +206,7 @@ class Chunk:
         if zlib.crc32(body) != int.from_bytes(blob[4:8], "little"):
             raise StoreError("chunk_corrupt", "the CRC-32 of a chunk does not match its bytes")
         (
-            self.stream_number, self.epoch, self.base_seq, self.count, self.t0_ms, self.boot, self.mono_ms, self.marks,
+            self.stream_number, self.epoch, self.first_seq, self.count, self.t0_ms, self.boot, self.mono_ms, self.marks,
             self.topics, self._topic_of, self._runs, self._types, self._type_of, self.payloads,
             self._sources, self._expires, self._origins,
         ) = msgpack.unpackb(body, strict_map_key=False)  # fmt: skip
@@ -214,7 +214,7 @@ class Chunk:
     @property
     def last_seq(self) -> int:
         """Sequence number of the last message."""
-        return int(self.base_seq + self.count - 1)
+        return int(self.first_seq + self.count - 1)
 
     def topic_of(self, i: int) -> str:
         """Topic of the message at place `i`."""
@@ -229,7 +229,7 @@ class Chunk:
     def places(self, wanted_topics: Iterable[bool], after_seq: int) -> Sequence[int]:
         """Places of the messages after `after_seq` whose topic's flag (in the order of `topics`) is set."""
         flags = list(wanted_topics)
-        start = max(0, after_seq + 1 - self.base_seq)
+        start = max(0, after_seq + 1 - self.first_seq)
         if not self._topic_of:
             return range(start, self.count) if flags[0] else ()
         if all(flags):
@@ -250,7 +250,7 @@ class Chunk:
             origin: Any = origins.get(i) if origins is not None else None
             yield Message(
                 stream,
-                self.base_seq + i,
+                self.first_seq + i,
                 topics[topic_of[i] if topic_of else 0],
                 self.t0_ms + run_ms,
                 types[type_of[i] if type_of else 0],

@@ -34,5 +34,6 @@ class Backoff:
         assert 0 <= random01 <= 1
         whole_s = self._cap_s
         if attempt < self._attempts_to_cap:
+            # The logarithm is rounded, so the last power may still be a hair above the cap.
             whole_s = min(self._cap_s, self._first_s * self._factor**attempt)
         return whole_s * (1 - self._jitter * random01)

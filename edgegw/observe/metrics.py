@@ -23,14 +23,6 @@ from typing import Final, Generic, TypeVar
 
 from edgegw.limits import METRIC_LABEL_CHARS_MAX, METRIC_LABEL_SETS_MAX
 
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-
-# Bounds for waits, in µs: from a commit on a fast disk to the longest a request may take.
-LATENCY_US: Final = (
-    *(250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000),
-    *(1_000_000, 2_500_000, 5_000_000, 10_000_000),
-)
-
 Labels = tuple[str, ...]
 
 # Endings that belong to one kind, or that a histogram's own lines have.
@@ -116,7 +108,7 @@ class Metrics:
         self._metrics: dict[str, tuple[str, str, Callable[[], Iterable[str]]]] = {}  # name: help, kind, lines
 
     def render(self) -> str:
-        """All of it as text (CONTENT_TYPE)."""
+        """All of it as text."""
         lines: list[str] = []
         for name, (text, kind, read) in self._metrics.items():
             lines += (f"# HELP {name} {_escaped(text)}", f"# TYPE {name} {kind}", *read())

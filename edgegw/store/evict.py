@@ -22,7 +22,7 @@ _PAGE = 32
 
 
 class _Row(NamedTuple):
-    base: int
+    first: int
     rows: int
     t1_ms: int
     expires_ms: int | None
@@ -30,7 +30,7 @@ class _Row(NamedTuple):
 
     @property
     def last(self) -> int:
-        return self.base + self.rows - 1
+        return self.first + self.rows - 1
 
 
 class _Loss(NamedTuple):
@@ -97,11 +97,11 @@ class Evictor:
         if not behind:
             return []
         chunk = self._chunk(st, row)
-        expired = frozenset(chunk.base_seq + i for i in chunk.expired(now_ms))
+        expired = frozenset(chunk.first_seq + i for i in chunk.expired(now_ms))
         losses = []
         for ledger in behind:
             flags = [matches(ledger.terms.filter, topic) for topic in chunk.topics]
-            seqs = [chunk.base_seq + i for i in chunk.places(flags, ledger.floor) if ledger.wants(chunk.base_seq + i)]
+            seqs = [chunk.first_seq + i for i in chunk.places(flags, ledger.floor) if ledger.wants(chunk.first_seq + i)]
             if seqs:
                 losses.append(_Loss(ledger, seqs, expired.intersection(seqs)))
         return losses
@@ -110,7 +110,7 @@ class Evictor:
         expired = 0
         if row.expires_ms is not None:
             expired = row.rows if 0 < row.expires_ms <= now_ms else len(self._chunk(st, row).expired(now_ms))
-        self._db.execute("DELETE FROM chunk WHERE id = ?", (row_id(st.number, row.base),))
+        self._db.execute("DELETE FROM chunk WHERE id = ?", (row_id(st.number, row.first),))
         st.removed_bytes += row.size_bytes
         for why, count in (("ttl", expired), (reason, row.rows - expired)):
             if count:
@@ -135,7 +135,7 @@ class Evictor:
                 # Nothing of this consumer's is left below the chunk only if its floor was already there.
                 ledger = ledger.lose(gap, seqs, 0)
                 self._set_ledger(ledger, gap)
-        if loss.ledger.floor >= row.base - 1:
+        if loss.ledger.floor >= row.first - 1:
             self._set_ledger(ledger.settle((), row.last), None)
 
     def _account(self, st: StreamState, gone: list[tuple[_Row, str]]) -> None:
@@ -143,10 +143,10 @@ class Evictor:
         self._db.execute("UPDATE stream SET head = ?, total_bytes = ? WHERE number = ?", (st.head, st.total_bytes, st.number))
         runs: list[tuple[int, int, str]] = []
         for row, reason in gone:
-            if runs and runs[-1][1] == row.base - 1 and runs[-1][2] == reason:
+            if runs and runs[-1][1] == row.first - 1 and runs[-1][2] == reason:
                 runs[-1] = (runs[-1][0], row.last, reason)
             else:
-                runs.append((row.base, row.last, reason))
+                runs.append((row.first, row.last, reason))
         for first, last, reason in runs:
             grown = self._db.execute(
                 "UPDATE gap SET last = ? WHERE stream = ? AND last = ? AND reason = ?", (last, st.number, first - 1, reason)
@@ -180,7 +180,7 @@ class Evictor:
         self._db.executemany("INSERT INTO gap VALUES (?, ?, ?, ?)", [(st.number, *gap) for gap in merged])
 
     def _chunk(self, st: StreamState, row: _Row) -> Chunk:
-        return Chunk(self._db.execute("SELECT data FROM chunk WHERE id = ?", (row_id(st.number, row.base),)).fetchone()[0])
+        return Chunk(self._db.execute("SELECT data FROM chunk WHERE id = ?", (row_id(st.number, row.first),)).fetchone()[0])
 
 
 def _why(st: StreamState, row: _Row, bytes_goal: int | None, rows_goal: int | None, now_ms: int) -> str | None:

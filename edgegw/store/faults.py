@@ -5,6 +5,8 @@ from pathlib import Path
 
 from edgegw.errors import StoreError, StoreFull
 
+SQLITE_VERSION = sqlite3.sqlite_version
+
 
 def store_error(exc: sqlite3.Error, path: Path) -> StoreError:
     """The error of ours for an error of SQLite."""

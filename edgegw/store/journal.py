@@ -12,14 +12,14 @@ The reader thread takes reads one at a time. `stop` ends it before the writer, s
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import ParamSpec, TypeVar
 
 from edgegw.clock import Clock
 from edgegw.errors import Busy, GatewayError, StoreError
-from edgegw.limits import COMMIT_BYTES_MAX, QUEUE_BYTES_MAX, QUEUE_WAITERS_MAX, TRAY_BYTES
+from edgegw.limits import COMMIT_BYTES_MAX, QUEUE_BYTES_MAX, QUEUE_WAITERS_MAX, TRAY_BYTES, WAKE_SLICE
 from edgegw.store.jobs import Job, Outcome, Tray
 from edgegw.store.reader import Reader
 from edgegw.store.writer import Writer
@@ -192,8 +192,7 @@ class Journal:
             self._queued_bytes -= job.size_bytes
         self._flush()
         self._on_commit(jobs, outcome)
-        for job in jobs:
-            _resolve(job)
+        self._wake(iter(jobs))
         room_bytes = QUEUE_BYTES_MAX - self._queued_bytes
         while self._waiters and room_bytes > 0:
             waiter = self._waiters.popleft()
@@ -202,6 +201,15 @@ class Journal:
                 room_bytes -= QUEUE_BYTES_MAX // 8
         if self._drained is not None and not self._in_commit and not self._drained.done():
             self._drained.set_result(None)
+
+    def _wake(self, jobs: Iterator[Job]) -> None:
+        """Tell the publishers, a slice an iteration: the first ones' next messages are in a commit while the last ones wake."""
+        woken = 0
+        for job in jobs:
+            woken += _resolve(job)
+            if woken >= WAKE_SLICE:
+                self._loop.call_soon(self._wake, jobs)
+                return
 
     def _died(self, exc: BaseException) -> None:
         self._is_open = False
@@ -247,14 +255,16 @@ class Journal:
         self._died(exc)
 
 
-def _resolve(job: Job) -> None:
+def _resolve(job: Job) -> int:
     if isinstance(job, Tray):
         job.resolve()
-    elif job.future is not None and not job.future.done():
+        return len(job.futures)
+    if job.future is not None and not job.future.done():
         if job.error is None:
             job.future.set_result(None)
         else:
             job.future.set_exception(job.error)
+    return 1
 
 
 def _busy(why: str) -> Busy:

@@ -88,9 +88,9 @@ class KeyWindow:
             blocks.setdefault(stream, []).append((seq, key_digest, body))
         for stream, entries in blocks.items():
             st = self._states[stream]
-            base = entries[0][0]
-            data = b"".join([_ENTRY.pack(seq - base, key_digest, body) for seq, key_digest, body in entries])
-            self._db.execute("INSERT INTO key_block VALUES (?, ?, ?, ?)", (row_id(st.number, base), len(entries), now_ms, data))
+            first = entries[0][0]
+            data = b"".join([_ENTRY.pack(seq - first, key_digest, body) for seq, key_digest, body in entries])
+            self._db.execute("INSERT INTO key_block VALUES (?, ?, ?, ?)", (row_id(st.number, first), len(entries), now_ms, data))
             st.key_count += len(entries)
             if st.keys is not None:
                 for seq, key_digest, _ in entries:
@@ -146,9 +146,9 @@ class KeyWindow:
             "SELECT id, data FROM key_block WHERE id >= ? AND id < ?", (row_id(st.number, 0), row_id(st.number + 1, 0))
         )
         for row, data in rows:
-            base = seq_of(row)
+            first = seq_of(row)
             for offset, key_digest, _ in _ENTRY.iter_unpack(data):
-                st.keys.put(key_digest, base + offset)
+                st.keys.put(key_digest, first + offset)
                 st.key_count += 1
 
     def _oldest_ms(self) -> int:

@@ -90,14 +90,14 @@ class Reader:
         position = after
         room_bytes = most_bytes
         for chunk in self._chunks(number, after + 1, head):
-            if chunk.base_seq > position + 1:
-                items += self._gaps(stream, number, position + 1, chunk.base_seq - 1)
+            if chunk.first_seq > position + 1:
+                items += self._gaps(stream, number, position + 1, chunk.first_seq - 1)
             flags = [matches(topic_filter, topic) for topic in chunk.topics]
             expired = set(chunk.expired(now_ms))
             for message in chunk.messages(stream, chunk.places(flags, after)):
                 if message.seq > head or most <= 0 or room_bytes <= 0:
                     return Page(items, message.seq - 1, gone)
-                if message.seq - chunk.base_seq in expired:
+                if message.seq - chunk.first_seq in expired:
                     gone.append(message.seq)
                     _add_expired(items, message)
                 else:
@@ -119,7 +119,7 @@ class Reader:
         matched, position = 0, after
         for chunk in self._chunks(number, after + 1, head):
             places = chunk.places([matches(topic_filter, topic) for topic in chunk.topics], after)
-            matched += sum(1 for i in places if chunk.base_seq + i <= head)
+            matched += sum(1 for i in places if chunk.first_seq + i <= head)
             position = chunk.last_seq
         if position < head and not self._has_chunk(number, position + 1, head):
             position = head
@@ -132,8 +132,8 @@ class Reader:
         for seq in seqs:
             if chunk is None or seq > chunk.last_seq:
                 chunk = next(iter(self._chunks(number, seq, seq)), None)
-            if chunk is not None and chunk.base_seq <= seq <= chunk.last_seq:
-                i = seq - chunk.base_seq
+            if chunk is not None and chunk.first_seq <= seq <= chunk.last_seq:
+                i = seq - chunk.first_seq
                 if i not in chunk.expired(now_ms):
                     found[seq] = next(chunk.messages(stream, [i]))
         return found

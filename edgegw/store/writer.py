@@ -310,12 +310,12 @@ class Writer:
                 stream_number=st.number, epoch=self._epoch, boot=self._boot, mono_ms=int(self._clock.mono_s() * 1000), marks=marks
             )
             st.total_bytes += len(data) + CHUNK_ROW_BYTES
-            if st.oldest_ms is None or st.first == builder.base_seq:
-                st.first, st.oldest_ms = builder.base_seq, builder.t1_ms
+            if st.oldest_ms is None or st.first == builder.first_seq:
+                st.first, st.oldest_ms = builder.first_seq, builder.t1_ms
             self._db.execute(
                 "INSERT INTO chunk VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
-                    row_id(st.number, builder.base_seq),
+                    row_id(st.number, builder.first_seq),
                     builder.count,
                     builder.t0_ms,
                     builder.t1_ms,

@@ -166,6 +166,18 @@ def test_an_error_with_trace_and_cause() -> None:
     assert any(line == "      OSError ENOSPC [disk]: [Errno 28] disk\\nfull" for line in text)
 
 
+def test_an_error_while_another_was_handled() -> None:
+    def fail() -> None:
+        try:
+            raise OSError(5, "the disk")
+        except OSError:
+            assert not "reached", "a second fault"
+
+    shown = _read(json_line(_entry(_raised(fail))))["error"]
+    assert isinstance(shown, dict)
+    assert shown["cause"]["code"] == "EIO"
+
+
 def test_an_error_without_trace() -> None:
     shown = _read(json_line(_entry(_raised(_fail), has_trace=False)))["error"]
     assert isinstance(shown, dict)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgegw.limits import METRIC_LABEL_CHARS_MAX, METRIC_LABEL_SETS_MAX
-from edgegw.observe.metrics import LATENCY_US, Metrics
+from edgegw.limits import LATENCY_BUCKETS_US, METRIC_LABEL_CHARS_MAX, METRIC_LABEL_SETS_MAX
+from edgegw.observe.metrics import Metrics
 
 Series = tuple[str, tuple[tuple[str, str], ...]]
 
@@ -144,14 +144,14 @@ def test_histograms_in_bytes_by_label() -> None:
 @given(values=st.lists(st.integers(0, 20_000_000)))
 def test_buckets_add_up(values: list[int]) -> None:
     metrics = Metrics()
-    waits = metrics.histogram("edgegw_wait_seconds", "Waits.", LATENCY_US)
+    waits = metrics.histogram("edgegw_wait_seconds", "Waits.", LATENCY_BUCKETS_US)
     for micros in values:
         waits.observe(micros)
     read = parse(metrics.render())
     buckets = [value for (name, _), value in read.items() if name.endswith("_bucket")]
     assert all(lower <= higher for lower, higher in pairwise(buckets))
     assert buckets[-1] == read["edgegw_wait_seconds_count", ()] == len(values)
-    assert [int(count) for count in buckets[:-1]] == [sum(value <= bound for value in values) for bound in LATENCY_US]
+    assert [int(count) for count in buckets[:-1]] == [sum(value <= bound for value in values) for bound in LATENCY_BUCKETS_US]
     assert read["edgegw_wait_seconds_sum", ()] == pytest.approx(sum(values) / 1e6)
 
 
@@ -191,9 +191,14 @@ def test_labels_are_bounded() -> None:
 def test_a_long_label_is_cut() -> None:
     metrics = Metrics()
     family = metrics.counters("edgegw_x_total", "X.", ("a",))
+    long = "l" * METRIC_LABEL_CHARS_MAX
     for end in "xy":
-        family.labels("l" * METRIC_LABEL_CHARS_MAX + end).inc()
-    assert parse(metrics.render()) == {("edgegw_x_total", (("a", "l" * METRIC_LABEL_CHARS_MAX),)): 2}
+        family.labels(long + end).inc()
+    assert parse(metrics.render()) == {("edgegw_x_total", (("a", long),)): 2}
+    for number in range(METRIC_LABEL_SETS_MAX):
+        family.labels(str(number))
+    family.labels(long + "z").inc()  # full, and still its own
+    assert parse(metrics.render())["edgegw_x_total", (("a", long),)] == 3
 
 
 @pytest.mark.parametrize("name", ["x_total", "edgegw_X_total", "edgegw_x", "edgegw__x_total", "edgegw_x_total ", "edgegw_total_"])
