@@ -10,7 +10,7 @@ from edgegw.clock import Clock
 from edgegw.core.cursor import ACKED, DEAD, Delivery, Ledger
 from edgegw.core.record import Batch, Gap, Message, Origin
 from edgegw.errors import StoreFull
-from edgegw.limits import WINDOW_BYTES_MAX, WINDOW_MESSAGES_MAX
+from edgegw.limits import FETCH_PAUSE_S, WINDOW_BYTES_MAX, WINDOW_MESSAGES_MAX
 from edgegw.store.jobs import Job, Settle
 from edgegw.store.reader import Page
 
@@ -87,8 +87,10 @@ class Consumer:
             if taken or now_s >= until_s:
                 return taken
             due_s = self._delivery.deadline_s
+            wait_s = min(until_s, until_s if due_s is None else due_s) - now_s
             try:
-                async with asyncio.timeout(max(0.0, min(until_s, due_s if due_s is not None else until_s) - now_s)):
+                # What is due and was not taken waits for room in the dead-letter stream: look again, but not at once.
+                async with asyncio.timeout(max(wait_s, FETCH_PAUSE_S)):
                     await self._wake.wait()
             except TimeoutError:
                 continue

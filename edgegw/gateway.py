@@ -60,6 +60,10 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+
+
 class Gateway:
     """One gateway in one process."""
 
@@ -132,10 +136,7 @@ class Gateway:
         self._dead: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         streams = all_streams(self._config.streams, BUILT_IN_STREAMS)
         path = folder.path / "bus.db"
-        boot_id = await asyncio.to_thread(Path("/proc/sys/kernel/random/boot_id").read_text)
-        writer = Writer(
-            path, streams, self._clock, boot_id=boot_id.strip(), migrations=_MIGRATIONS, free_bytes=folder.free_bytes()
-        )
+        writer = Writer(path, streams, self._clock, boot_id=_boot_id(), migrations=_MIGRATIONS, free_bytes=folder.free_bytes())
         watch = StoreWatch(self._metrics, self._conditions)
         bus = Bus(writer, Reader(path), streams, self._clock, watch=watch.committed, on_death=self._dead.set_result)
         await bus.start()

@@ -249,3 +249,7 @@ LATENCY_BUCKETS_US: Final = (100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50
 BYTES_BUCKETS: Final = (128, 512, 2048, 8192, 32_768, 131_072, 524_288, 2_097_152)
 # Publishers woken in one loop iteration after a commit: enough to be cheap, few enough that the next commit begins meanwhile.
 WAKE_SLICE: Final = 256
+# A fetch that waits looks again at the earliest after this.
+FETCH_PAUSE_S: Final = 0.02
+# Ticks after which chunks that a consumer held are looked at again: their TTL may have passed meanwhile.
+RESCAN_TICKS: Final = 60

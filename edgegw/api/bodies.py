@@ -35,9 +35,10 @@ async def read_body(request: web.BaseRequest) -> bytes:
     content = request.content
     if content.is_eof():
         body = content.read_nowait()
-    elif length:
-        body = await content.read()
     else:
+        if request.headers.get("Expect", "").lower() == "100-continue":  # RFC 9110 10.1.1: the client waits for it
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0  # that was not the answer
         parts: list[bytes] = []
         size_bytes = 0
         while part := await content.readany():

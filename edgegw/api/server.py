@@ -59,7 +59,8 @@ class ApiServer:
         """Listen. The socket given stays open when this server stops: it is kept for the next one."""
         loop = asyncio.get_running_loop()
         self._now_s = loop.time
-        self._server = web.Server(self._handle)
+        # A client that is gone ends its handler: a fetch must not hand messages to nobody.
+        self._server = web.Server(self._handle, handler_cancellation=True)
         self._connections = Connections(
             self._server,
             loop,

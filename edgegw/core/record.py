@@ -96,7 +96,15 @@ class Batch:
         self.source_us = source_us
         self.expires_ms = expires_ms
         self.origins = origins
-        self.size_bytes = sum(map(len, payloads)) + RECORD_BYTES * len(payloads) + len(topics[0])
+        self.size_bytes = (
+            sum(map(len, payloads)) + RECORD_BYTES * len(payloads) + _names_bytes(topics) + _names_bytes(content_types)
+        )
+        if source_us is not None:
+            self.size_bytes += TIME_BYTES * len(payloads)
+        if expires_ms is not None:
+            self.size_bytes += TIME_BYTES * len(payloads)
+        if origins is not None:
+            self.size_bytes += sum(len(origin.consumer) + len(origin.reason) + TIME_BYTES for origin in origins)
 
     def __len__(self) -> int:
         return len(self.topics)
@@ -106,14 +114,15 @@ class Batch:
         return self.content_types if isinstance(self.content_types, str) else self.content_types[i]
 
     def only(self, keep: list[int]) -> "Batch":
-        """The messages at the places `keep`, without keys."""
+        """The messages at the places `keep`."""
         types = self.content_types
-
+        retain = None if self.retain is None else set(self.retain)
         return Batch(
             [self.topics[i] for i in keep],
             [self.payloads[i] for i in keep],
             types if isinstance(types, str) else [types[i] for i in keep],
-            retain=None if self.retain is None else [n for n, i in enumerate(keep) if i in set(self.retain)],
+            keys=None if self.keys is None else [self.keys[i] for i in keep],
+            retain=None if retain is None else [n for n, i in enumerate(keep) if i in retain],
             source_us=None if self.source_us is None else [self.source_us[i] for i in keep],
             expires_ms=None if self.expires_ms is None else [self.expires_ms[i] for i in keep],
             origins=None if self.origins is None else [self.origins[i] for i in keep],
@@ -122,14 +131,28 @@ class Batch:
 
 # What a message costs on disk beyond its payload when nothing is special about it; an estimate for the bounds before encoding.
 RECORD_BYTES = 8
+# A number of msgpack with its marker: a time of its own, or the place and count of a dead letter.
+TIME_BYTES = 9
 
 
 class ChunkBuilder:
     """Collects batches of one stream for one commit."""
 
     __slots__ = (
-        "_expires", "_origins", "_runs", "_sources", "_topic_numbers", "_topic_of", "_type_numbers", "_type_of",
-        "first_seq", "count", "payloads", "size_bytes", "t0_ms", "t1_ms",
+        "_expires",
+        "_origins",
+        "_runs",
+        "_sources",
+        "_topic_numbers",
+        "_topic_of",
+        "_type_numbers",
+        "_type_of",
+        "count",
+        "first_seq",
+        "payloads",
+        "size_bytes",
+        "t0_ms",
+        "t1_ms",
     )  # fmt: skip
 
     def __init__(self, first_seq: int, t0_ms: int) -> None:
@@ -195,12 +218,27 @@ class Chunk:
     """A chunk as read back. Raises StoreError(chunk_corrupt) when its bytes are not what was written."""
 
     __slots__ = (
-        "_expires", "_origins", "_runs", "_sources", "_topic_of", "_type_of", "_types",
-        "first_seq", "boot", "count", "epoch", "marks", "mono_ms", "payloads", "stream_number", "t0_ms", "topics",
+        "_expires",
+        "_origins",
+        "_runs",
+        "_sources",
+        "_topic_of",
+        "_type_of",
+        "_types",
+        "boot",
+        "count",
+        "epoch",
+        "first_seq",
+        "marks",
+        "mono_ms",
+        "payloads",
+        "stream_number",
+        "t0_ms",
+        "topics",
     )  # fmt: skip
 
     def __init__(self, blob: bytes) -> None:
-        if blob[:2] != MAGIC or blob[2] != VERSION or blob[3] != 0:
+        if len(blob) < HEAD_BYTES or blob[:2] != MAGIC or blob[2] != VERSION or blob[3] != 0:
             raise StoreError("chunk_corrupt", "a chunk does not begin as a chunk does")
         body = memoryview(blob)[HEAD_BYTES:]
         if zlib.crc32(body) != int.from_bytes(blob[4:8], "little"):
@@ -225,6 +263,13 @@ class Chunk:
         if self._expires is None:
             return []
         return [i for i, at in enumerate(self._expires) if at is not None and at <= now_ms]
+
+    def expire_by_ms(self, places: Iterable[int]) -> int | None:
+        """When the last of the messages at `places` expires; None when one never does."""
+        if self._expires is None:
+            return None
+        times = [self._expires[i] for i in places]
+        return None if None in times else max(times)
 
     def places(self, wanted_topics: Iterable[bool], after_seq: int) -> Sequence[int]:
         """Places of the messages after `after_seq` whose topic's flag (in the order of `topics`) is set."""
@@ -270,6 +315,12 @@ def _number(numbers: dict[str, int], index: list[int], names: list[str] | str, n
         for name in dict.fromkeys(names):
             numbers.setdefault(name, len(numbers))
         index += map(numbers.__getitem__, names)
+
+
+def _names_bytes(names: list[str] | str) -> int:
+    if isinstance(names, str):
+        return len(names)
+    return len(names[0]) if len(names) == 1 else sum(map(len, set(names)))
 
 
 def _sparse(column: list[int | None] | None, added: list[int | None] | None, before: int, n: int) -> list[int | None] | None:

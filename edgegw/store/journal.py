@@ -120,8 +120,9 @@ class Journal:
             return None
         if not self.trays:
             self._loop.call_soon(self._seal_trays)  # at the end of this iteration
-        tray = self.trays[stream] = Tray(stream, self._clock.wall_ms(), TRAY_BYTES)
+        tray = Tray(stream, self._clock.wall_ms(), TRAY_BYTES)
         self._append(tray)
+        self.trays[stream] = tray
         return tray
 
     def _append(self, job: Job) -> None:
@@ -214,6 +215,7 @@ class Journal:
     def _died(self, exc: BaseException) -> None:
         self._is_open = False
         self._closed = StoreError("store_failed", f"the writer of the store failed: {exc!r}", "the gateway ends; see its log")
+        self.trays.clear()
         for job in self._jobs:
             job.error = self._closed
             _resolve(job)

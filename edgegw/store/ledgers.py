@@ -18,7 +18,7 @@ def pack_ledger(ledger: Ledger) -> bytes:
             terms.max_deliver,
             ledger.floor,
             ledger.matched,
-            _runs(sorted(ledger.settled)),
+            [number for first, last in ledger.settled for number in (first, last - first + 1)],
             ledger.acked,
             ledger.dead_lettered,
             ledger.lost,
@@ -40,20 +40,10 @@ def unpack_ledger(number: int, name: str, packed: bytes) -> Ledger:
         terms=Terms(name, stream, topic_filter, max_inflight, ack_wait_s, max_deliver),
         floor=floor,
         matched=matched,
-        settled=frozenset(seq for first, n in zip(runs[::2], runs[1::2], strict=True) for seq in range(first, first + n)),
+        settled=tuple((first, first + n - 1) for first, n in zip(runs[::2], runs[1::2], strict=True)),
         acked=acked,
         dead_lettered=dead_lettered,
         lost=lost,
         gaps=tuple(Gap(*gap) for gap in gaps),
         deliveries=deliveries,
     )
-
-
-def _runs(seqs: list[int]) -> list[int]:
-    runs: list[int] = []
-    for seq in seqs:
-        if runs and runs[-2] + runs[-1] == seq:
-            runs[-1] += 1
-        else:
-            runs += (seq, 1)
-    return runs

@@ -30,6 +30,7 @@ from edgegw.limits import (
     CHUNK_ROW_BYTES,
     CONSUMERS_MAX,
     EVICT_CHUNKS_PER_TURN,
+    RESCAN_TICKS,
     RETAINED_MAX,
     WAL_BUSY_MS,
     WAL_BYTES_MAX,
@@ -91,6 +92,7 @@ class Writer:
         self._ledgers: dict[int, Ledger] = {}
         self._turn = _Turn()
         self._wal_bytes = 0
+        self._ticks = 0
         self._retained_count = 0
         self._epoch = 1
         self._boot = 0
@@ -438,7 +440,10 @@ class Writer:
 
     def _tick(self) -> None:
         now_ms = self._clock.wall_ms()
+        self._ticks += 1
         for name, st in self._streams.items():
+            if self._ticks % RESCAN_TICKS == 0:
+                st.scan_from = 0
             if st.is_configured and st.rows and self._is_due(st, now_ms):
                 self._begin()
                 self._touch(name)
