@@ -2,16 +2,12 @@
 
 import argparse
 import codecs
-import io
 import json
 import math
 import os
 import re
-import stat
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import tzinfo
 from pathlib import Path
 from random import random
@@ -20,12 +16,12 @@ from threading import Event
 from edgegw.cli.client import GatewayClient, add_target_options, target_of
 from edgegw.cli.progress import Progress, clock_text
 from edgegw.cli.recorded_time import check_form, rfc3339, zone_named
+from edgegw.cli.recording_file import STDIN, RecordingFile
 from edgegw.cli.replay import Recording, TopicTemplate, complete, read
 from edgegw.cli.replayer import Manner, Replayer, Tally
-from edgegw.errors import GatewayError, RequestError
-from edgegw.limits import NAME_BYTES_MAX, RECORD_LINE_CHARS_MAX, REPLAY_BATCH, REPLAY_BATCH_MAX, REPLAY_RETRY_S
+from edgegw.errors import GatewayError
+from edgegw.limits import NAME_BYTES_MAX, REPLAY_BATCH, REPLAY_BATCH_MAX, REPLAY_RETRY_S
 
-_STDIN = Path("-")
 _RUN_ID = re.compile(rf"[A-Za-z0-9._-]{{1,{NAME_BYTES_MAX}}}")
 _KINDS = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson"}
 _ABOUT = "send a recording to a gateway, each reading with its own time and exactly once"
@@ -62,17 +58,17 @@ def replay(args: argparse.Namespace) -> int:
     """Send the recording. Raises RequestError for what cannot be sent, PeerError when the gateway stays away."""
     run_id = args.run_id or os.urandom(8).hex()
     manner = Manner(args.file.name, run_id, args.speed, args.batch, args.retry_for, args.skip_bad)
-    with _opened(args.file, args.encoding) as (source, size_bytes, raw), _client(args) as client:
-        recording, lines = complete(_recording(args), source)
+    with RecordingFile(args.file, args.encoding) as file, GatewayClient(target_of(args.url, args.socket, os.environ)) as client:
+        recording, lines = complete(_recording(args), file.lines())
         progress = Progress(
-            sys.stderr, clock=time.monotonic, done_bytes=raw.tell, total_bytes=size_bytes, terminal=_is_terminal()
+            sys.stderr, clock=time.monotonic, done_bytes=file.used_bytes, total_bytes=file.size_bytes, terminal=_is_terminal()
         )
         progress.note(_found(recording, run_id))
         # The event is never set: waiting for it is a pause that Ctrl-C ends.
         replayer = Replayer(client, manner, progress, clock=time.monotonic, pause=Event().wait, chance=random)
         started_s = time.monotonic()
         try:
-            replayer.run(read(recording, lines))
+            replayer.run(read(recording, file.counted(lines)))
         except (GatewayError, KeyboardInterrupt):
             progress.close()
             if replayer.has_asked:
@@ -134,39 +130,6 @@ def _recording(args: argparse.Namespace) -> Recording:
     )
 
 
-def _client(args: argparse.Namespace) -> GatewayClient:
-    return GatewayClient(target_of(args.url, args.socket, os.environ))
-
-
-@contextmanager
-def _opened(path: Path, encoding: str) -> Iterator[tuple[Iterator[str], int | None, io.RawIOBase]]:
-    """The file's lines, its size (None: not a file of known size) and what tells how much of it is read."""
-    try:
-        raw = io.FileIO(0, closefd=False) if path == _STDIN else io.FileIO(path)
-        status = os.fstat(raw.fileno())
-    except OSError as error:
-        raise RequestError("no_recording", f"{path}: {error.strerror}") from None
-    # Undecodable bytes become lone surrogates, so that `read` can name the line they stand in.
-    text = io.TextIOWrapper(io.BufferedReader(raw), encoding, errors="surrogateescape", newline="")
-    with text:
-        yield _bounded_lines(path, text), status.st_size if stat.S_ISREG(status.st_mode) else None, raw
-
-
-def _bounded_lines(path: Path, text: io.TextIOBase) -> Iterator[str]:
-    """Lines; of one that is too long, enough to see that."""
-    try:
-        while line := text.readline(RECORD_LINE_CHARS_MAX + 1):
-            piece = line
-            while len(piece) > RECORD_LINE_CHARS_MAX and not piece.endswith("\n"):
-                piece = text.readline(RECORD_LINE_CHARS_MAX + 1)
-            yield line
-    except UnicodeDecodeError as error:
-        # Encodings of two bytes a character cannot go on behind a fault, so it is none of a row.
-        raise RequestError("bad_recording", f"{path}: {error}", "say its encoding with --encoding") from None
-    except OSError as error:
-        raise RequestError("no_recording", f"{path}: {error.strerror}") from None
-
-
 def _found(recording: Recording, run_id: str) -> str:
     """What a person checks first when the values look wrong, and needs when the machine goes down meanwhile."""
     cells = f"cells separated by {recording.delimiter!r}, decimal {recording.decimal!r}, " if recording.kind == "csv" else ""
@@ -206,7 +169,7 @@ def _is_terminal() -> bool:
 
 def _file(text: str) -> Path:
     path = Path(text)
-    if path != _STDIN and path.suffix.lower() not in _KINDS:
+    if path != STDIN and path.suffix.lower() not in _KINDS:
         raise argparse.ArgumentTypeError(f"{text!r} must end in {', '.join(_KINDS)}, or be - for NDJSON on standard input")
     return path
 

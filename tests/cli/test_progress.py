@@ -102,7 +102,10 @@ def test_bar_fits_its_terminal(columns: int, length: int) -> None:
     import struct
     import termios
 
-    main, terminal = pty.openpty()
+    try:
+        main, terminal = pty.openpty()
+    except OSError:
+        pytest.skip("no pseudo-terminals here")
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 0, columns, 0, 0))
     watch = Watch()
     with os.fdopen(terminal, "w") as stream:

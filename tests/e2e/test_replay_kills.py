@@ -59,12 +59,12 @@ class Reader:
             last_round = self.done.is_set()
             try:
                 status, rows = self._gateway.request("POST", f"{CONSUMER}/fetch?max=1000&wait=0.5")
-                assert status == 200, rows
+                assert status == 200, f"{rows}\n{self._gateway.log}"
                 self._take(rows)
                 if rows:
                     status, answer = self._gateway.request("POST", f"{CONSUMER}/ack", {"upto": rows[-1]["seq"]})
                     # 409: killed in between, and the new process has not delivered them yet.
-                    assert status in (204, 409), answer
+                    assert status in (204, 409), f"{answer}\n{self._gateway.log}"
             except (OSError, http.client.HTTPException):
                 if last_round:
                     raise
