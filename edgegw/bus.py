@@ -14,11 +14,11 @@ from edgegw.consumer import Consumer
 from edgegw.core.cursor import Terms
 from edgegw.core.record import OCTETS, RECORD_BYTES, Batch, Message
 from edgegw.core.topic import FilterIndex, check_topic
-from edgegw.errors import Busy, Conflict, NotFound
+from edgegw.errors import Busy, Conflict, NotFound, StoreFull
 from edgegw.limits import COUNT_RETRIES_MAX, MATCH_CACHE_MAX, PAGE_BYTES, PUBLISH_WAIT_S, SUBSCRIPTIONS_MAX
-from edgegw.store.jobs import Change, Create, Delete, Job, Outcome, Part, Publish, Receipt, StreamStats, Tick
+from edgegw.store.jobs import Change, Create, Delete, Job, Outcome, Part, Publish, Receipt, Settle, StreamStats, Tick
 from edgegw.store.journal import Journal
-from edgegw.store.reader import Page, Range, Reader
+from edgegw.store.reader import Page, Picked, Range, Reader
 from edgegw.store.writer import Writer
 from edgegw.subscription import Subscription
 
@@ -123,10 +123,11 @@ class Bus:
         if options is None:
             journal = self._journal
             tray = journal.trays.get(stream)
-            if tray is None or tray.room_bytes <= 0:
-                tray = journal.tray(stream)
+            size_bytes = len(topic) + len(payload) + RECORD_BYTES
+            if tray is None or tray.room_bytes < size_bytes:
+                tray = journal.tray(stream, size_bytes)
             if tray is not None:
-                tray.room_bytes -= len(payload) + RECORD_BYTES
+                tray.room_bytes -= size_bytes
                 tray.topics.append(topic)
                 tray.payloads.append(payload)
                 tray.content_types.append(content_type)
@@ -140,7 +141,7 @@ class Bus:
     ) -> Receipt:
         journal = self._journal
         if journal.is_busy:
-            await journal.room(wait_s)
+            await journal.room(len(topic) + len(payload) + RECORD_BYTES, wait_s)
         now_ms = self._clock.wall_ms()
         batch = Batch(
             [topic],
@@ -163,13 +164,14 @@ class Bus:
         now_ms = self._clock.wall_ms()
         shares: list[Share] = []
         if len(names) == 1:
-            shares.append(Share(Part(streams[0], batch, now_ms), range(len(streams))))
+            everywhere = range(len(streams))
+            shares.append(Share(Part(streams[0], batch, now_ms, everywhere), everywhere))
         else:
             for name in sorted(names):
                 places = [i for i, stream in enumerate(streams) if stream == name]
-                shares.append(Share(Part(name, batch.only(places), now_ms), places))
+                shares.append(Share(Part(name, batch.only(places), now_ms, places), places))
         if self._journal.is_busy:
-            await self._journal.room(wait_s)
+            await self._journal.room(batch.size_bytes, wait_s)
         await self._journal.submit(Publish([share.part for share in shares]))
         return shares
 
@@ -196,13 +198,10 @@ class Bus:
             reader.read, Range(stream, stats.number, topic_filter, after, stats.head), most, most_bytes, self._clock.wall_ms()
         )
 
-    async def pick(self, stream: str, seqs: list[int]) -> dict[int, Message]:
+    async def pick(self, stream: str, seqs: list[int], most_bytes: int) -> Picked:
         """These messages, as far as they are stored and not expired; `seqs` ascending."""
-        if not seqs:
-            return {}
-        return await self._journal.read(
-            self._journal.reader.pick, stream, self.stream(stream).number, seqs, self._clock.wall_ms()
-        )
+        number = self.stream(stream).number
+        return await self._journal.read(self._journal.reader.pick, stream, number, seqs, most_bytes, self._clock.wall_ms())
 
     async def retained(self, topic_filter: str, after: str | None, most: int) -> tuple[list[Message], str | None]:
         """Last values in the order of topics, and the topic to go on after when there may be more than one answer holds."""
@@ -320,8 +319,8 @@ class Bus:
         for consumer in list(self.consumers.values()):
             try:
                 await consumer.bury()
-            except NotFound:
-                continue  # deleted meanwhile
+            except (NotFound, StoreFull):
+                continue  # deleted meanwhile, or no room for its dead letters, which wait
 
     def _committed(self, jobs: list[Job], outcome: Outcome) -> None:
         self._absorb(outcome)
@@ -330,6 +329,8 @@ class Bus:
                 if isinstance(job, Publish) and job.error is None:
                     for part in job.parts:
                         self._fan_out(part)
+                elif isinstance(job, Settle) and job.letters is not None and job.error is None:
+                    self._fan_out(job.letters)
         self._watch(outcome, len(jobs))
 
     def _absorb(self, outcome: Outcome) -> None:
@@ -344,13 +345,12 @@ class Bus:
                 self._by_number[number] = self.consumers[ledger.terms.name] = Consumer(self, ledger, self._clock)
             else:
                 consumer.committed(ledger)
-        for number, gap in outcome.lost:
-            if (consumer := self._by_number.get(number)) is not None:
-                consumer.lost(gap)
 
     def _fan_out(self, part: Part) -> None:
         batch = part.batch
         match = self._live.match
+        # A dead letter keeps its topic; only who asked for that stream takes it for news.
+        is_letter = batch.origins is not None
         for i, topic in enumerate(batch.topics):
             subscriptions = match(topic)
             if not subscriptions or (part.repeats is not None and part.repeats[i]):
@@ -364,9 +364,11 @@ class Bus:
                 batch.payloads[i],
                 batch.source_us[i] if batch.source_us is not None else None,
                 batch.expires_ms[i] if batch.expires_ms is not None else None,
+                batch.origins[i] if batch.origins is not None else None,
             )
             for subscription in subscriptions:
-                subscription.offer(message)
+                if not is_letter or subscription.stream is not None:
+                    subscription.offer(message)
 
 
 def all_streams(configured: Sequence[StreamConfig], built_in: Sequence[str]) -> list[StreamConfig]:

@@ -1,4 +1,8 @@
-"""A durable consumer at work: fetch, acknowledge, redeliver, bury. `core.cursor` decides; this shell reads and commits."""
+"""A durable consumer at work: fetch, acknowledge, redeliver, bury. `core.cursor` decides; this shell reads and commits.
+
+A fetch may be cancelled at any await, and acknowledgements come in between. So a message is OUT as soon as it leaves the
+window, and a fetch that does not come to its end recalls what it took.
+"""
 
 import asyncio
 from collections import deque
@@ -10,9 +14,10 @@ from edgegw.clock import Clock
 from edgegw.core.cursor import ACKED, DEAD, Delivery, Ledger
 from edgegw.core.record import Batch, Gap, Message, Origin
 from edgegw.errors import StoreFull
-from edgegw.limits import FETCH_PAUSE_S, WINDOW_BYTES_MAX, WINDOW_MESSAGES_MAX
-from edgegw.store.jobs import Job, Settle
-from edgegw.store.reader import Page
+from edgegw.limits import FETCH_PAUSE_S, LETTERS_BYTES, PAGE_BYTES, TICK_S, WINDOW_BYTES_MAX, WINDOW_MESSAGES_MAX
+from edgegw.store.jobs import Job, Part, Settle
+from edgegw.store.reader import Page, Picked
+from edgegw.store.streams import DEAD_LETTER
 
 
 class Delivered(NamedTuple):
@@ -31,7 +36,7 @@ class Source(Protocol):
     async def page(self, stream: str, topic_filter: str, after: int, most: int, most_bytes: int) -> Page:
         """Committed messages after `after`."""
 
-    async def pick(self, stream: str, seqs: list[int]) -> dict[int, Message]:
+    async def pick(self, stream: str, seqs: list[int], most_bytes: int) -> Picked:
         """These messages, as far as they are stored and not expired."""
 
     def submit(self, job: Job) -> asyncio.Future[None]:
@@ -43,14 +48,16 @@ class Consumer:
 
     def __init__(self, source: Source, ledger: Ledger, clock: Clock) -> None:
         self.ledger = ledger
+        self.is_deleted = False
         self._source = source
         self._clock = clock
         self._delivery = Delivery(ledger)
         self._window: deque[Message] = deque()
         self._scanned = ledger.floor
         self._turn = asyncio.Lock()
+        self._changes = 0  # counts what may let a fetch find more than it did
         self._wake = asyncio.Event()
-        self.is_deleted = False
+        self._bury_from_s = 0.0
 
     @property
     def inflight(self) -> int:
@@ -59,157 +66,179 @@ class Consumer:
 
     def committed(self, ledger: Ledger) -> None:
         """A commit moved the ledger; called before whoever waits for that commit goes on."""
-        if ledger.matched != self.ledger.matched or ledger.gaps != self.ledger.gaps:
-            self._wake.set()
-        if ledger.terms is not self.ledger.terms:
+        before, self.ledger = self.ledger, ledger
+        if ledger.terms is not before.terms:
             self._delivery.terms = ledger.terms
-            self._wake.set()
-        self.ledger = ledger
-
-    def lost(self, gap: Gap) -> None:
-        """The stream evicted these before they were settled, or their TTL passed."""
-        self._delivery.lose(gap.first, gap.last)
-        self._window = deque(message for message in self._window if self.ledger.wants(message.seq))
+            self._notice()
+        if ledger.lost != before.lost:
+            self._delivery.forget(ledger)
+            self._window = deque(message for message in self._window if ledger.wants(message.seq))
+        if ledger.matched != before.matched or ledger.gaps != before.gaps:
+            self._notice()
 
     def deleted(self) -> None:
         """Nobody fetches from it any more."""
         self.is_deleted = True
-        self._wake.set()
+        self._notice()
 
     async def fetch(self, most: int, wait_s: float) -> list[Delivered | Gap]:
-        """At most `most` messages and the gaps before them, in order; waits up to `wait_s` for the first. Raises StoreError."""
+        """At most `most` messages and the gaps among them, in order; waits up to `wait_s` for the first. Raises StoreError."""
         until_s = self._clock.mono_s() + wait_s
         while not self.is_deleted:
-            self._wake.clear()
+            changes = self._changes
             async with self._turn:
                 taken = await self._take(most)
             now_s = self._clock.mono_s()
             if taken or now_s >= until_s:
                 return taken
-            due_s = self._delivery.deadline_s
-            wait_s = min(until_s, until_s if due_s is None else due_s) - now_s
-            try:
-                # What is due and was not taken waits for room in the dead-letter stream: look again, but not at once.
-                async with asyncio.timeout(max(wait_s, FETCH_PAUSE_S)):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+            if changes == self._changes:
+                await self._pause(until_s, now_s)
         return []
 
     async def ack(self, seqs: Iterable[int]) -> None:
         """Settle these; durable on return. Raises Conflict(not_delivered), StoreError."""
         wanted = sorted(set(seqs))
-        gaps = {gap.last for gap in self.ledger.gaps}
-        new, floor = self._delivery.settle([seq for seq in wanted if seq not in gaps], self.ledger)
+        new, floor = self._delivery.settle(wanted, self.ledger)
         await self._settle(new, floor, wanted[-1] if wanted else 0)
 
     async def ack_upto(self, upto: int) -> None:
         """Settle every delivered message up to `upto`; durable on return. Raises Conflict(not_delivered), StoreError."""
         new, floor = self._delivery.settle_upto(upto, self.ledger)
-        gaps = {gap.last for gap in self.ledger.gaps}
-        await self._settle([seq for seq in new if seq not in gaps], floor, upto)
+        await self._settle(new, floor, upto)
 
     def nack(self, seqs: Iterable[int], delay_s: float) -> None:
         """Deliver these again after `delay_s`. Raises Conflict(not_delivered)."""
         self._delivery.nack(seqs, self._clock.mono_s(), delay_s)
-        self._wake.set()
+        self._notice()
 
     async def bury(self) -> None:
         """Make dead letters of what was delivered as often as it may be and came back; durable on return. Raises StoreError."""
         async with self._turn:
             await self._bury()
 
-    async def _settle(self, seqs: list[int], floor: int, upto: int) -> None:
-        gaps = [gap.last for gap in self.ledger.gaps if gap.last <= upto and self._delivery.deliveries(gap.last)]
-        if not seqs and not gaps and floor <= self.ledger.floor:
-            return
-        job = Settle(self.ledger.number, sorted(seqs), floor, ACKED, max(gaps, default=0))
-        await self._commit(job, [*seqs, *gaps])
+    # --- waiting ----------------------------------------------------------------------------------
 
-    async def _commit(self, job: Settle, flights: list[int]) -> None:
+    def _notice(self) -> None:
+        self._changes += 1
+        self._wake.set()
+
+    async def _pause(self, until_s: float, now_s: float) -> None:
+        due_s = self._delivery.deadline_s
+        self._wake.clear()
+        with suppress(TimeoutError):
+            # What is due and was not taken waits for room in the dead-letter stream: look again, but not at once.
+            async with asyncio.timeout(max(min(until_s, until_s if due_s is None else due_s) - now_s, FETCH_PAUSE_S)):
+                await self._wake.wait()
+
+    # --- settling ---------------------------------------------------------------------------------
+
+    async def _settle(self, seqs: list[int], floor: int, upto: int) -> None:
+        # Whoever acknowledges a message has read the gaps before it.
+        gaps = self._delivery.read_gaps(upto)
+        if seqs or gaps or floor > self.ledger.floor:
+            await self._commit(Settle(self.ledger.number, sorted(seqs), floor, ACKED, gaps))
+
+    async def _commit(self, job: Settle) -> None:
         job.deliveries = {seq: n for seq, n in self._delivery.delivered_counts().items() if n > 1}
         future = self._source.submit(job)
         # Not after the await: whoever waits here may be cancelled while the commit goes on.
-        future.add_done_callback(lambda done: self._came_back(done, flights))
+        future.add_done_callback(lambda done: self._came_back(done, job.seqs))
         await future
 
-    def _came_back(self, done: asyncio.Future[None], flights: list[int]) -> None:
+    def _came_back(self, done: asyncio.Future[None], seqs: list[int]) -> None:
         if done.cancelled() or done.exception() is not None:
-            # Cancelled: the commit may still happen. Then the redelivery is one too many, which at-least-once allows.
-            self._delivery.unsettle(flights)
+            # Cancelled: the commit may still happen. Then the ledger does not want them, and they are not delivered again.
+            self._delivery.unsettle(seqs)
         else:
-            self._delivery.settled(flights)
-        self._wake.set()  # there is room again
+            self._delivery.settled(seqs)
+        self._notice()  # there is room again
 
-    async def _take(self, most: int) -> list[Delivered | Gap]:
-        with suppress(StoreFull):  # what is spent waits, undelivered, until the dead-letter stream has room
-            await self._bury()
-        now_s = self._clock.mono_s()
-        gaps = {gap.last: gap for gap in self.ledger.gaps}
-        due = [seq for seq in self._delivery.due(now_s, most) if not (seq not in gaps and self._delivery.is_spent(seq))]
-        messages = await self._source.pick(self.ledger.terms.stream, [seq for seq in due if seq not in gaps])
-        await self._expire([seq for seq in due if seq not in gaps and seq not in messages])
-        taken: list[Message | Gap] = list(messages.values())
-        taken += [gap for last, gap in gaps.items() if last in due or not self._delivery.deliveries(last)]
-        room = min(most - len(messages), self._delivery.room)
-        while room > 0 and (message := await self._next()) is not None:
-            taken.append(message)
-            room -= 1
-        now_s = self._clock.mono_s()
-        taken.sort(key=_order)
-        return [self._deliver(item, now_s) for item in taken]
-
-    def _deliver(self, item: Message | Gap, now_s: float) -> Delivered | Gap:
-        deliveries = self._delivery.deliver(_order(item), now_s)
-        return item if isinstance(item, Gap) else Delivered(item, deliveries)
-
-    async def _next(self) -> Message | None:
-        """The next message that was never taken; reads ahead when the window is empty."""
-        terms = self.ledger.terms
-        while True:
-            while self._window:
-                message = self._window.popleft()
-                self._delivery.advance(message.seq)
-                if self.ledger.wants(message.seq):
-                    return message
-            self._delivery.advance(self._scanned)
-            if self._scanned >= self._source.head(terms.stream):
-                return None
-            page = await self._source.page(terms.stream, terms.filter, self._scanned, WINDOW_MESSAGES_MAX, WINDOW_BYTES_MAX)
-            self._window.extend(item for item in page.items if isinstance(item, Message))
-            self._scanned = page.position
-            await self._expire(page.expired)
-
-    async def _expire(self, seqs: list[int]) -> None:
+    async def _expire(self, seqs: Iterable[int]) -> None:
         """Past their TTL: lost to this consumer, which hears of it as a gap."""
         wanted = [seq for seq in seqs if self.ledger.wants(seq)]
         if wanted:
-            await self._commit(Settle(self.ledger.number, wanted, 0, "ttl"), wanted)
+            await self._commit(Settle(self.ledger.number, wanted, self._delivery.floor(frozenset(wanted)), "ttl"))
+
+    # --- delivering -------------------------------------------------------------------------------
+
+    async def _take(self, most: int) -> list[Delivered | Gap]:
+        if self._clock.mono_s() >= self._bury_from_s:
+            try:
+                await self._bury()
+            except StoreFull:  # what is spent waits, undelivered, until the dead-letter stream has room
+                self._bury_from_s = self._clock.mono_s() + TICK_S
+        taken: list[Delivered | Gap] = []
+        try:
+            await self._deliver_again(taken, most)
+            await self._deliver_new(taken, most)
+        except BaseException:
+            self._delivery.recall(map(_order, taken), self._clock.mono_s())
+            raise
+        taken += self._delivery.deliver_gaps(self.ledger.gaps, self._clock.mono_s())
+        if taken:
+            self._notice()  # others who wait have a new deadline to look at
+        taken.sort(key=_order)
+        return taken
+
+    async def _deliver_again(self, taken: list[Delivered | Gap], most: int) -> None:
+        due = self._due(most, spent=False)
+        if due:
+            picked = await self._source.pick(self.ledger.terms.stream, due, PAGE_BYTES)
+            await self._expire(picked.gone)
+            self._deliver(taken, [message for seq, message in picked.messages.items() if self._delivery.is_due(seq)])
+
+    async def _deliver_new(self, taken: list[Delivered | Gap], most: int) -> None:
+        room_bytes = PAGE_BYTES - sum(len(item.message.payload) for item in taken if isinstance(item, Delivered))
+        while len(taken) < most and room_bytes > 0 and self._delivery.room(self.ledger) > 0:
+            if not self._window and not await self._read_ahead():
+                return
+            while self._window and not self.ledger.wants(self._window[0].seq):
+                self._delivery.advance(self._window.popleft().seq)
+            if self._window:
+                message = self._window.popleft()
+                room_bytes -= len(message.payload)
+                self._deliver(taken, [message])
+
+    def _deliver(self, taken: list[Delivered | Gap], messages: list[Message]) -> None:
+        now_s = self._clock.mono_s()
+        taken += [Delivered(message, self._delivery.deliver(message.seq, now_s)) for message in messages]
+
+    async def _read_ahead(self) -> bool:
+        """Fill the empty window with what was never looked at; whether there was any."""
+        terms = self.ledger.terms
+        self._delivery.advance(self._scanned)
+        if self._scanned >= self._source.head(terms.stream):
+            return False
+        page = await self._source.page(terms.stream, terms.filter, self._scanned, WINDOW_MESSAGES_MAX, WINDOW_BYTES_MAX)
+        # First: a message that is neither in the window nor counted as lost must not be scanned.
+        await self._expire(page.expired)
+        self._window.extend(item for item in page.items if isinstance(item, Message))
+        self._scanned = page.position
+        return True
+
+    def _due(self, most: int, *, spent: bool) -> list[int]:
+        due = self._delivery.due(self._clock.mono_s(), most, spent=spent)
+        stale = [seq for seq in due if not self.ledger.wants(seq)]
+        if stale:  # settled by a commit that nobody waited for
+            self._delivery.settled(stale)
+            due = [seq for seq in due if self.ledger.wants(seq)]
+        return due
+
+    # --- dead letters -----------------------------------------------------------------------------
 
     async def _bury(self) -> None:
-        gaps = {gap.last for gap in self.ledger.gaps}
-        due = self._delivery.due(self._clock.mono_s(), WINDOW_MESSAGES_MAX)
-        spent = [seq for seq in due if seq not in gaps and self._delivery.is_spent(seq)]
+        spent = self._due(WINDOW_MESSAGES_MAX, spent=True)
         if not spent:
             return
-        terms = self.ledger.terms
-        messages = await self._source.pick(terms.stream, spent)
-        await self._expire([seq for seq in spent if seq not in messages])
-        dead = [seq for seq in spent if seq in messages and self.ledger.wants(seq)]
-        size_bytes, whole = 0, 0
-        for seq in dead:  # one commit holds so much; the rest waits for the next call
-            size_bytes += len(messages[seq].payload)
-            if whole and size_bytes > WINDOW_BYTES_MAX:
-                break
-            whole += 1
-        dead = dead[:whole]
-        if not dead:
-            return
-        seqs, floor = self._delivery.settle(dead, self.ledger)
-        job = Settle(self.ledger.number, seqs, floor, DEAD)
-        job.time_ms = self._clock.wall_ms()
-        job.letters = self._letters([messages[seq] for seq in seqs])
-        await self._commit(job, seqs)
+        # One commit takes so many bytes that the smallest stream has room for them; the rest waits for the next call.
+        picked = await self._source.pick(self.ledger.terms.stream, spent, LETTERS_BYTES)
+        await self._expire(picked.gone)
+        dead = [message for seq, message in picked.messages.items() if self._delivery.is_due(seq)]
+        if dead:
+            seqs, floor = self._delivery.settle([message.seq for message in dead], self.ledger)
+            job = Settle(self.ledger.number, seqs, floor, DEAD)
+            job.letters = Part(DEAD_LETTER, self._letters(dead), self._clock.wall_ms())
+            await self._commit(job)
 
     def _letters(self, messages: list[Message]) -> Batch:
         name = self.ledger.terms.name
@@ -222,5 +251,5 @@ class Consumer:
         )
 
 
-def _order(item: Message | Gap) -> int:
-    return item.last if isinstance(item, Gap) else item.seq
+def _order(item: Delivered | Gap) -> int:
+    return item.last if isinstance(item, Gap) else item.message.seq

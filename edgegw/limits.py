@@ -24,6 +24,8 @@ TTL_S_MAX: Final = 10 * 366 * 86_400
 KEY_AGE_S_MAX: Final = 86_400
 # … or until this many newer ones of its stream, whichever ends first.
 KEYS_PER_STREAM_MAX: Final = 100_000
+# Blocks of keys that one turn removes: more than the commits of a second, each of which may make one.
+KEY_BLOCKS_PER_TURN: Final = 10_000
 
 # --- names --------------------------------------------------------------------------------------
 # Names of streams and consumers stand in URLs, metric labels and file names.
@@ -34,8 +36,10 @@ CONSUMERS_MAX: Final = 256
 STREAMS_MAX: Final = 64
 
 # --- bus ----------------------------------------------------------------------------------------
-# Topics whose matches are remembered: about 200 bytes each, so 1 MiB at the most.
+# Topics whose matches are remembered: about 200 bytes each, so 1 MiB as a rule; 3 MiB when all have as many as may be.
 MATCH_CACHE_MAX: Final = 4096
+# Matches of a topic that are remembered; with more, telling them costs far more than finding them, and they would not fit.
+MATCHES_CACHED_MAX: Final = 64
 # A subscription's window: the reference figure; what does not fit is read back from disk.
 WINDOW_MESSAGES_MAX: Final = 500
 # The same window in bytes, whichever comes first; one larger message still passes alone.
@@ -80,7 +84,7 @@ DEAD_LETTER_BYTES_MAX: Final = 64 * MIB
 STREAM_BYTES_MIN: Final = 64 * KIB
 # Evict this much more than needed, as a part of the bound, so that not every commit evicts.
 EVICT_SLACK: Final = 64
-# Chunks looked at for age and TTL in one turn: an overdue backlog must not hold up publishers.
+# Chunks looked at for age and TTL in one turn, and chunks found to be held: a backlog must not hold up publishers.
 EVICT_CHUNKS_PER_TURN: Final = 64
 # Runs of gone messages a stream remembers apart; beyond it the oldest are merged.
 STREAM_GAPS_MAX: Final = 64
@@ -251,5 +255,15 @@ BYTES_BUCKETS: Final = (128, 512, 2048, 8192, 32_768, 131_072, 524_288, 2_097_15
 WAKE_SLICE: Final = 256
 # A fetch that waits looks again at the earliest after this.
 FETCH_PAUSE_S: Final = 0.02
-# Ticks after which chunks that a consumer held are looked at again: their TTL may have passed meanwhile.
-RESCAN_TICKS: Final = 60
+# Bytes of dead letters in one commit: a part of the smallest stream, so that they fit into any.
+LETTERS_BYTES: Final = STREAM_BYTES_MIN // 4
+
+# --- HTTP connections ---------------------------------------------------------------------------
+# Requests that a client sends ahead of an answer: eight ordinary ones; what is beyond waits in the kernel, not in our memory.
+EARLY_BYTES_MAX: Final = 64 * KIB
+# A head as a whole: a request line and three headers of the longest kind, or a hundred ordinary ones.
+HEAD_BYTES_MAX: Final = 64 * KIB
+# What a client sends after its answer is read this long: it sees the answer instead of a reset.
+LINGER_S_MAX: Final = 2.0
+# How long an answer may wait in memory for a client that does not take it: the largest page over a line of 70 KB/s.
+TAKE_S_MAX: Final = 60.0

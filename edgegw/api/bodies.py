@@ -32,6 +32,8 @@ async def read_body(request: web.BaseRequest) -> bytes:
     length = request.content_length
     if length is not None and length > BODY_BYTES_MAX:
         raise _too_large(f"the body has {length} bytes")
+    if length is None and (coding := request.headers.get("Transfer-Encoding", "chunked")).strip().lower() != "chunked":
+        raise _unknown_encoding(coding, "Transfer-Encoding")
     content = request.content
     if content.is_eof():
         body = content.read_nowait()
@@ -49,6 +51,9 @@ async def read_body(request: web.BaseRequest) -> bytes:
         body = b"".join(parts)
     if len(body) > BODY_BYTES_MAX:
         raise _too_large(f"the body has {len(body)} bytes")
+    if length is not None and len(body) != length:
+        # The parser of aiohttp 3.11 finds no body behind `Upgrade: websocket`: what was not read must not be acknowledged.
+        raise RequestError("bad_body", f"the body has {len(body)} bytes, not {length}", "see Content-Length", where="body")
     encoding = request.headers.get("Content-Encoding")
     return body if encoding is None else _inflate(body, encoding.strip().lower())
 
@@ -58,12 +63,7 @@ def _inflate(body: bytes, encoding: str) -> bytes:
         return body
     window = _ENCODINGS.get(encoding)
     if window is None:
-        raise RequestError(
-            "unsupported_encoding",
-            f"the content encoding {encoding[:60]!r} is not known here",
-            "send gzip, deflate or none",
-            where="Content-Encoding",
-        )
+        raise _unknown_encoding(encoding, "Content-Encoding")
     try:
         machine = zlib.decompressobj(window)
         inflated = machine.decompress(body, BODY_BYTES_MAX + 1)
@@ -78,6 +78,15 @@ def _inflate(body: bytes, encoding: str) -> bytes:
             "bad_body", f"the {encoding} body is cut off, or something follows it", "send one complete stream", where="body"
         )
     return inflated
+
+
+def _unknown_encoding(encoding: str, where: str) -> RequestError:
+    return RequestError(
+        "unsupported_encoding",
+        f"the encoding {encoding[:60]!r} is not known here",
+        "as Content-Encoding send gzip, deflate or none; as Transfer-Encoding chunked or none",
+        where=where,
+    )
 
 
 def _too_large(what: str) -> TooLarge:
@@ -139,8 +148,8 @@ def parse_batch(content_type: str, body: bytes, now_ms: int) -> Batch:
     elif kind == MSGPACK:
         entries = _unpack(body)
     elif kind == NDJSON:
-        lines = body.split(b"\n")
-        entries = [parse_json(line, f"[{i}]") for i, line in enumerate(lines) if line.strip()]
+        lines = [line for line in body.split(b"\n") if line.strip()]
+        entries = [parse_json(line, f"[{i}]") for i, line in enumerate(lines)]
     else:
         raise RequestError(
             "unsupported_type", f"a batch cannot be {kind[:60]!r}", f"send {JSON}, {MSGPACK} or {NDJSON}", where="Content-Type"

@@ -40,6 +40,7 @@ CODE_STATUS: Final = {
     "method_not_allowed": 405,
     "unsupported_type": 415,
     "unsupported_encoding": 415,
+    "slow_head": 408,
     "slow_body": 408,
     "connections_full": 503,
     "deadline": 503,

@@ -155,6 +155,13 @@ class Routes:
         topic_filter = check_filter(query.text("topic", "#"), where="topic")
         stats = self._bus.stream(query.text("stream", "default"))
         after = query.integer("after", stats.first - 1, 0, 2**48)
+        if after > stats.head:
+            raise RequestError(
+                "beyond_end",
+                f"the stream {stats.name!r} ends at message {stats.head}, before {after}",
+                "ask after that",
+                where="after",
+            )
         most = query.integer("limit", 100, 1, PAGE_MESSAGES_MAX)
         raw = query.flag("raw")
         call.take()
@@ -226,7 +233,7 @@ class Routes:
             return stats.first - 1
         if isinstance(start, dict) and len(start) == 1:
             if "seq" in start:
-                return int(_number(start, "seq", 0, 1, 2**48, whole=True)) - 1
+                return int(_number(start, "seq", 0, 1, stats.head + 1, whole=True)) - 1
             if "time" in start:
                 return await self._bus.seq_at(stream, parse_time_us(start["time"], where="start.time") // 1000) - 1
         raise RequestError(
@@ -247,9 +254,10 @@ class Routes:
         consumer = self._bus.consumer(call.name)
         most = query.integer("max", 100, 1, PAGE_MESSAGES_MAX)
         wait_s = query.number("wait", 0, 0, FETCH_WAIT_S_MAX)
+        raw = query.flag("raw")
         await call.body()
         call.take(wait_s)
-        return Answer(200, rows_body(await consumer.fetch(most, wait_s), raw=query.flag("raw")), _JSON_HEADERS)
+        return Answer(200, rows_body(await consumer.fetch(most, wait_s), raw=raw), _JSON_HEADERS)
 
     async def ack(self, call: Call) -> Answer:
         """Settle messages; durable when answered."""

@@ -35,7 +35,7 @@ class Call:
     def take(self, extra_s: float = 0.0) -> None:
         """The request is read: its answer is due from now on within the route's time, `extra_s` more for a wait it asked for."""
         self.deadline_s = self._connection.now_s() + self._timeout_s + extra_s
-        self._connection.work(self.deadline_s)
+        self._connection.work(self.deadline_s, is_waiting=extra_s > 0)
 
     @property
     def left_s(self) -> float:

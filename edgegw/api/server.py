@@ -10,15 +10,13 @@ import socket
 
 from aiohttp import web
 
-from edgegw.api.connection import BODY, Connection, Connections
+from edgegw.api.connection import BODY, WORK, Connection, Connections, Deadlines
 from edgegw.api.problems import CONTENT_TYPE, RETRY_AFTER_S, problem_body, status_of
 from edgegw.api.routing import Answer, Router
 from edgegw.config import HttpConfig
 from edgegw.errors import GatewayError, RequestError, StoreError, Unauthorized
 from edgegw.limits import (
-    BODY_S_MAX,
     HEADER_LINE_BYTES_MAX,
-    KEEP_ALIVE_S,
     LATENCY_BUCKETS_US,
     LISTEN_BACKLOG,
     REQUEST_ID_CHARS_MAX,
@@ -35,10 +33,20 @@ _OWN_SITES = frozenset({"same-origin", "none"})
 class ApiServer:
     """Serves `router` on one listening socket. `id_seed` makes request ids differ between runs."""
 
-    def __init__(self, router: Router, config: HttpConfig, sock: socket.socket, metrics: Metrics, *, id_seed: str) -> None:
+    def __init__(
+        self,
+        router: Router,
+        config: HttpConfig,
+        sock: socket.socket,
+        metrics: Metrics,
+        *,
+        id_seed: str,
+        deadlines: Deadlines = Deadlines(),  # noqa: B008  an immutable value
+    ) -> None:
         self._router = router
         self._config = config
         self._sock = sock
+        self._deadlines = deadlines
         self._id_seed = id_seed
         self._requests = 0
         self._hosts: frozenset[str] = frozenset()
@@ -65,8 +73,11 @@ class ApiServer:
             self._server,
             loop,
             self._config.connections_max,
+            self._deadlines,
+            self._refusal,
             access_log=None,
-            keepalive_timeout=KEEP_ALIVE_S,
+            keepalive_timeout=2 * self._deadlines.idle_s,  # ours comes first: it does not cut off a head that began
+            lingering_time=self._deadlines.linger_s,
             auto_decompress=False,
             max_line_size=HEADER_LINE_BYTES_MAX,
             max_field_size=HEADER_LINE_BYTES_MAX,
@@ -79,8 +90,9 @@ class ApiServer:
         await self._connections.sweep()
 
     def stop_accepting(self) -> None:
-        """New connections wait in the kernel, for whoever listens on the socket next."""
+        """New connections wait in the kernel, for whoever listens on the socket next. Who waits for messages waits no more."""
         self._listener.close()
+        self._connections.end_waits()
 
     async def stop(self, timeout_s: float) -> None:
         """Finish the requests at work, at most `timeout_s`, and close every connection."""
@@ -94,13 +106,12 @@ class ApiServer:
         connection = request.protocol
         assert isinstance(connection, Connection)
         started_s = self._now_s()
-        connection.begin(started_s)
+        connection.begin(started_s, request.content)
         connection.request_task = request.task
         headers = request.headers
         request_id = headers.get("X-Request-Id")
         if request_id is None or not _REQUEST_ID.fullmatch(request_id):
-            self._requests += 1
-            request_id = f"{self._id_seed}{self._requests:x}"
+            request_id = self._next_id()
         REQUEST_ID.set(request_id)
         route = "none"
         try:
@@ -113,7 +124,7 @@ class ApiServer:
             if not connection.expired_in or request.task.uncancel() > 0:
                 raise
             answer = self._refuse(self._late(connection), request_id, route)
-        except (ConnectionError, web.RequestPayloadError):
+        except ConnectionError:
             raise
         except Exception as exc:  # one of the three: a fault of ours must cost one answer, not the connection's task
             _log.error("request.failed", error=exc, route=route)
@@ -124,14 +135,27 @@ class ApiServer:
             connection.request_task = None
         status = answer.status
         response = web.Response(body=answer.body, status=status, headers={**answer.headers, "X-Request-Id": request_id})
-        if connection.expired_in or (status >= 400 and not request.content.is_eof()):
-            response.force_close()  # the rest of the body is not read
         now_s = self._now_s()
-        connection.done(now_s)
+        if not connection.done(request, now_s):
+            response.force_close()
         children = self._children.get((route, status)) or self._child(route, status)
         children[0].inc()
         children[1].observe(int((now_s - started_s) * 1e6))
         return response
+
+    def _next_id(self) -> str:
+        self._requests += 1
+        return f"{self._id_seed}{self._requests:x}"
+
+    def _refusal(self, problem: GatewayError, cause: BaseException | None) -> web.Response:
+        """The answer to what is no request yet, or failed where aiohttp is at work."""
+        request_id = self._next_id()
+        REQUEST_ID.set(request_id)
+        if cause is not None:
+            _log.error("request.failed", error=cause, route="none")
+        status, body, headers = self._refuse(problem, request_id, "none")
+        (self._children.get(("none", status)) or self._child("none", status))[0].inc()
+        return web.Response(body=body, status=status, headers={**headers, "X-Request-Id": request_id})
 
     def _child(self, route: str, status: int) -> tuple[Counter, Histogram]:
         made = self._children[route, status] = (self._seen.labels(route, str(status)), self._took.labels(route))
@@ -148,20 +172,24 @@ class ApiServer:
             headers["Allow"] = exc.where
         return Answer(status, problem_body(exc, status, request_id), headers)
 
-    @staticmethod
-    def _late(connection: Connection) -> GatewayError:
+    def _late(self, connection: Connection) -> GatewayError:
         if connection.expired_in is BODY:
+            body_s = self._deadlines.body_s
             return RequestError(
-                "slow_body", f"the body was not complete within {BODY_S_MAX:g} s", "send it faster, or in parts", where="body"
+                "slow_body", f"the body was not complete within {body_s:g} s", "send it faster, or in parts", where="body"
             )
-        return StoreError(
-            "deadline", "the store did not answer in time; what was sent may or may not be stored", "try again with the same key"
-        )
+        if connection.expired_in is WORK:
+            return StoreError(
+                "deadline",
+                "the store did not answer in time; what was sent may or may not be stored",
+                "try again with the same key",
+            )
+        return StoreError("stopping", "the gateway is stopping", "try again in a moment")
 
     def _guard(self, request: web.BaseRequest) -> None:
         """DNS rebinding and cross-site requests: who asks must name this address; no page of another site may change state."""
         headers = request.headers
-        host = headers.get("Host", "")
+        host = _asked_host(request)
         if host not in self._hosts and host.lower() not in self._hosts:
             raise Unauthorized(
                 "foreign_host", f"this gateway is not {host[:60]!r}", "use the address it listens on", where="Host"
@@ -181,6 +209,17 @@ class ApiServer:
             raise Unauthorized(
                 "foreign_origin", f"a page of {origin[:60]!r} asks", "call from this gateway's own page", where="Origin"
             )
+
+
+def _asked_host(request: web.BaseRequest) -> str:
+    """Whom the client means: what stands in an absolute target goes before the header, RFC 9112 section 3.2.2."""
+    target = request.raw_path
+    if target[:1] != "/" and "://" in target:
+        return target.partition("://")[2].partition("/")[0].partition("?")[0]
+    host = request.headers.get("Host")
+    if host is None:
+        raise RequestError("bad_http", "the request has no Host header", "see RFC 9112 section 3.2", where="Host")
+    return host
 
 
 def _own_hosts(sock: socket.socket) -> frozenset[str]:

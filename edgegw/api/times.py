@@ -15,7 +15,8 @@ def parse_time_us(text: object, *, where: str) -> int:
     """µs since 1970 of an RFC 3339 time with its zone. Raises RequestError(bad_time)."""
     if isinstance(text, str) and _RFC3339.fullmatch(text):
         try:
-            return (datetime.fromisoformat(text.upper()) - _EPOCH) // timedelta(microseconds=1)
+            # In UTC first: a zone can push a time out of the years 1 to 9999, and no client could read it back.
+            return (datetime.fromisoformat(text.upper()).astimezone(UTC) - _EPOCH) // timedelta(microseconds=1)
         except (ValueError, OverflowError):
             pass
     raise RequestError(

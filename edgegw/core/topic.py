@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from edgegw.errors import RequestError
-from edgegw.limits import MATCH_CACHE_MAX, TOPIC_BYTES_MAX, TOPIC_LEVELS_MAX
+from edgegw.limits import MATCH_CACHE_MAX, MATCHES_CACHED_MAX, TOPIC_BYTES_MAX, TOPIC_LEVELS_MAX
 
 T = TypeVar("T")
 
@@ -121,9 +121,10 @@ class FilterIndex(Generic[T]):
         found = self._cache.get(topic)
         if found is None:
             found = tuple(self._walk(topic))
-            if len(self._cache) >= self._cache_max:
-                del self._cache[next(iter(self._cache))]
-            self._cache[topic] = found
+            if len(found) <= MATCHES_CACHED_MAX:
+                if len(self._cache) >= self._cache_max:
+                    del self._cache[next(iter(self._cache))]
+                self._cache[topic] = found
         return found
 
     def _walk(self, topic: str) -> Iterator[T]:

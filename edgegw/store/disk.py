@@ -20,7 +20,10 @@ class DataFolder:
     def acquire(self) -> None:
         """Make the folder and lock it. Raises ConfigError(data_folder), StoreError(data_folder_in_use)."""
         try:
+            made = [place for place in (self.path, *self.path.parents) if not place.exists()]
             self.path.mkdir(mode=0o750, parents=True, exist_ok=True)
+            for place in made:  # a power cut must not take the folder with all that is in it
+                sync_folder(place.parent)
             fd = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except OSError as exc:
             raise ConfigError(

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from edgegw.core.cursor import Ledger
 from edgegw.core.record import Chunk, Gap
 from edgegw.core.topic import matches
-from edgegw.limits import CHUNK_ROW_BYTES, EVICT_SLACK, STREAM_GAPS_MAX
+from edgegw.limits import CHUNK_ROW_BYTES, EVICT_CHUNKS_PER_TURN, EVICT_SLACK, STREAM_GAPS_MAX
 from edgegw.store.streams import StreamState, row_id, seq_of
 
 _PAGE = 32
@@ -37,6 +37,7 @@ class _Loss(NamedTuple):
     ledger: Ledger
     seqs: list[int]
     expired: frozenset[int]
+    until_ms: int | None  # when the last of them expires, if all do
 
 
 class Evictor:
@@ -46,7 +47,7 @@ class Evictor:
         self,
         db: sqlite3.Connection,
         ledgers_of: Callable[[StreamState], Iterable[Ledger]],
-        set_ledger: Callable[[Ledger, Gap | None], None],
+        set_ledger: Callable[[Ledger], None],
     ) -> None:
         self._db = db
         self._ledgers_of = ledgers_of
@@ -59,38 +60,54 @@ class Evictor:
             bytes_goal = st.bytes_max - need_bytes - st.bytes_max // EVICT_SLACK
         if st.rows_max and st.rows + need_rows > st.rows_max:
             rows_goal = st.rows_max - need_rows - st.rows_max // EVICT_SLACK
+        if st.scan_again_ms is not None and st.scan_again_ms <= now_ms:
+            st.look_at_all()
         gone: list[tuple[_Row, str]] = []
-        all_held = True
-        looked = 0
-        for row in self._rows(st):
-            looked += 1
-            reason = _why(st, row, bytes_goal, rows_goal, now_ms)
-            if reason is None or (most is not None and looked > most):
-                break
-            losses = self._losses(st, row, now_ms)
-            if st.policy == "hold" and any(len(loss.expired) < len(loss.seqs) for loss in losses):
-                if all_held:
+        held = 0
+        try:
+            for row in self._candidates(st):
+                reason = _why(st, row, bytes_goal, rows_goal, now_ms)
+                # What is held costs its decoding, and a stream may be full of it: the next call goes on from there.
+                if reason is None or len(gone) + held == most or held == EVICT_CHUNKS_PER_TURN:
+                    break
+                losses = self._losses(st, row, now_ms)
+                if st.policy == "hold" and any(len(loss.expired) < len(loss.seqs) for loss in losses):
+                    held += 1
+                    _hold(st, losses)
+                else:
+                    self._remove(st, row, reason, losses, now_ms)
+                    gone.append((row, reason))
+                if row.first < st.scan_from:
+                    st.scan_first = row.last + 1
+                else:
                     st.scan_from = row.last + 1
-                continue
-            all_held = False
-            self._remove(st, row, reason, losses, now_ms)
-            gone.append((row, reason))
-        if gone:
-            self._account(st, gone)
+        finally:  # a chunk that cannot be read stops this, and what went before it is gone all the same
+            if gone:
+                self._account(st, gone)
         return st.size_bytes + need_bytes <= st.bytes_max
 
-    def _rows(self, st: StreamState) -> Iterator[_Row]:
-        after = row_id(st.number, st.scan_from)
+    def _candidates(self, st: StreamState) -> Iterator[_Row]:
+        """Chunks that may go, oldest first: `make_room` moves on what says where they are."""
+        if st.scan_first <= st.scan_last:
+            yield from self._rows(st, st.scan_first, min(st.scan_last, st.scan_from - 1))
+            st.scan_first, st.scan_last = 0, -1
+        yield from self._rows(st, st.scan_from, st.head)
+
+    def _rows(self, st: StreamState, first: int, last: int) -> Iterator[_Row]:
+        """The chunks with messages from `first` to `last`."""
+        start, end = row_id(st.number, first), row_id(st.number, max(last, 0))
         while True:
             rows = self._db.execute(
-                "SELECT id, count, t1_ms, expires_ms, length(data) FROM chunk WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
-                (after, row_id(st.number + 1, 0), _PAGE),
+                "SELECT id, count, t1_ms, expires_ms, length(data) FROM chunk"
+                " WHERE id >= coalesce((SELECT max(id) FROM chunk WHERE id <= ?1 AND id >= ?2), ?1) AND id + count > ?1"
+                " AND id <= ?3 ORDER BY id LIMIT ?4",
+                (start, row_id(st.number, 0), end, _PAGE),
             ).fetchall()
             for row, count, t1_ms, expires_ms, size in rows:
                 yield _Row(seq_of(row), count, t1_ms, expires_ms, size + CHUNK_ROW_BYTES)
             if len(rows) < _PAGE:
                 return
-            after = rows[-1][0] + 1
+            start = rows[-1][0] + rows[-1][1]
 
     def _losses(self, st: StreamState, row: _Row, now_ms: int) -> list[_Loss]:
         behind = [ledger for ledger in self._ledgers_of(st) if ledger.floor < row.last and ledger.pending]
@@ -103,7 +120,8 @@ class Evictor:
             flags = [matches(ledger.terms.filter, topic) for topic in chunk.topics]
             seqs = [chunk.first_seq + i for i in chunk.places(flags, ledger.floor) if ledger.wants(chunk.first_seq + i)]
             if seqs:
-                losses.append(_Loss(ledger, seqs, expired.intersection(seqs)))
+                until_ms = chunk.expire_by_ms(seq - chunk.first_seq for seq in seqs)
+                losses.append(_Loss(ledger, seqs, expired.intersection(seqs), until_ms))
         return losses
 
     def _remove(self, st: StreamState, row: _Row, reason: str, losses: list[_Loss], now_ms: int) -> None:
@@ -124,19 +142,18 @@ class Evictor:
             (st.number, reason if row.rows > expired else "ttl", row.size_bytes),
         )
         for loss in losses:
-            self._lose(st, row, reason, loss)
+            self._lose(st, reason, loss)
+        for ledger in self._ledgers_of(st):  # or its record would name every chunk that is gone
+            if ledger.settled and ledger.floor < row.last:
+                self._set_ledger(ledger.pass_over(row.first, row.last))
 
-    def _lose(self, st: StreamState, row: _Row, reason: str, loss: _Loss) -> None:
+    def _lose(self, st: StreamState, reason: str, loss: _Loss) -> None:
         ledger = loss.ledger
         parts = ((reason, [seq for seq in loss.seqs if seq not in loss.expired]), ("ttl", sorted(loss.expired)))
         for why, seqs in parts:
             if seqs:
-                gap = Gap(st.name, seqs[0], seqs[-1], len(seqs), why)
-                # Nothing of this consumer's is left below the chunk only if its floor was already there.
-                ledger = ledger.lose(gap, seqs, 0)
-                self._set_ledger(ledger, gap)
-        if loss.ledger.floor >= row.first - 1:
-            self._set_ledger(ledger.settle((), row.last), None)
+                ledger = ledger.lose(Gap(st.name, seqs[0], seqs[-1], len(seqs), why), seqs)
+        self._set_ledger(ledger)
 
     def _account(self, st: StreamState, gone: list[tuple[_Row, str]]) -> None:
         st.evictions += 1
@@ -161,7 +178,7 @@ class Evictor:
         st.first, st.oldest_ms = (seq_of(row[0]), row[1]) if row else (st.head + 1, None)
         if row is None:  # the marks in the last chunk are gone with it: the ledgers' own rows carry them now
             for ledger in self._ledgers_of(st):
-                self._set_ledger(ledger, None)
+                self._set_ledger(ledger)
 
     def _merge_gaps(self, st: StreamState) -> None:
         gaps = self._db.execute("SELECT first, last, reason FROM gap WHERE stream = ? ORDER BY first", (st.number,)).fetchall()
@@ -181,6 +198,13 @@ class Evictor:
 
     def _chunk(self, st: StreamState, row: _Row) -> Chunk:
         return Chunk(self._db.execute("SELECT data FROM chunk WHERE id = ?", (row_id(st.number, row.first),)).fetchone()[0])
+
+
+def _hold(st: StreamState, losses: list[_Loss]) -> None:
+    """Remember when TTLs free this chunk, if they do."""
+    times = [loss.until_ms for loss in losses]
+    if None not in times:
+        st.scan_again_ms = min(filter(None, (*times, st.scan_again_ms)))
 
 
 def _why(st: StreamState, row: _Row, bytes_goal: int | None, rows_goal: int | None, now_ms: int) -> str | None:

@@ -15,10 +15,10 @@ def store_error(exc: sqlite3.Error, path: Path) -> StoreError:
         return StoreFull(
             "store_full", f"no space left for {path.name}: nothing of this commit was stored", "free space on its file system"
         )
-    if name in ("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_CANTOPEN_ISDIR"):
+    if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
         return StoreError(
             "store_unusable", f"{path} cannot be opened for writing: {exc}", "check the owner and the rights of the data folder"
         )
-    if name in ("SQLITE_CORRUPT", "SQLITE_NOTADB"):
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         return StoreError("store_damaged", f"{path} is damaged: {exc}", "move the file away to start anew, keep it for salvage")
     return StoreError("store_failed", f"{path.name}: {name}: {exc}", "see the log of the kernel for disk errors")

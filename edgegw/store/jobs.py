@@ -1,11 +1,12 @@
 """What the loop asks of the writer thread, and what a commit tells the loop."""
 
 from asyncio import Future
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from edgegw.core.cursor import ACKED, Ledger, Terms
-from edgegw.core.record import Batch, Gap
+from edgegw.core.record import Batch
 from edgegw.errors import GatewayError
 
 
@@ -23,12 +24,13 @@ class Job:
 class Part:
     """One stream's share of a publish. Result: `first_seq`; with keys also `seqs` and `repeats`, one for each message."""
 
-    __slots__ = ("batch", "first_seq", "repeats", "seqs", "stream", "time_ms")
+    __slots__ = ("batch", "first_seq", "places", "repeats", "seqs", "stream", "time_ms")
 
-    def __init__(self, stream: str, batch: Batch, time_ms: int) -> None:
+    def __init__(self, stream: str, batch: Batch, time_ms: int, places: Sequence[int] | None = None) -> None:
         self.stream = stream
         self.batch = batch
         self.time_ms = time_ms
+        self.places = places  # of its messages in what the publisher sent; None = a single message
         self.first_seq = 0
         self.seqs: list[int] | None = None
         self.repeats: list[bool] | None = None
@@ -92,18 +94,17 @@ class Tray(Publish):
 class Settle(Job):
     """Settle `seqs` (ascending) of a consumer, as ACKED, DEAD (with the `letters` this makes), or lost for the reason `how`."""
 
-    __slots__ = ("deliveries", "floor", "gaps_upto", "how", "letters", "number", "seqs", "time_ms")
+    __slots__ = ("deliveries", "floor", "gaps", "how", "letters", "number", "seqs")
 
-    def __init__(self, number: int, seqs: list[int], floor: int, how: str = ACKED, gaps_upto: int = 0) -> None:
+    def __init__(self, number: int, seqs: list[int], floor: int, how: str = ACKED, gaps: Collection[int] = ()) -> None:
         super().__init__()
         self.number = number
         self.seqs = seqs
         self.floor = floor
         self.how = how
-        self.gaps_upto = gaps_upto
+        self.gaps = gaps  # that were read, by their last
         self.deliveries: dict[int, int] = {}
-        self.letters: Batch | None = None
-        self.time_ms = 0
+        self.letters: Part | None = None
 
 
 class Create(Job):
@@ -171,7 +172,6 @@ class Outcome:
 
     streams: dict[str, StreamStats] = field(default_factory=dict)
     ledgers: dict[int, Ledger | None] = field(default_factory=dict)  # None = deleted
-    lost: list[tuple[int, Gap]] = field(default_factory=list)  # by consumer number
     error: GatewayError | None = None  # of the commit as a whole: nothing of it happened
     full: dict[str, GatewayError] = field(default_factory=dict)  # streams that refused a publish
     wal_bytes: int = 0

@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from typing import ParamSpec, TypeVar
 
 from edgegw.clock import Clock
-from edgegw.errors import Busy, GatewayError, StoreError
+from edgegw.errors import Busy, StoreError
 from edgegw.limits import COMMIT_BYTES_MAX, QUEUE_BYTES_MAX, QUEUE_WAITERS_MAX, TRAY_BYTES, WAKE_SLICE
 from edgegw.store.jobs import Job, Outcome, Tray
 from edgegw.store.reader import Reader
@@ -54,9 +54,10 @@ class Journal:
         self._clock = clock
         self._queued_bytes = 0
         self._in_commit = False
-        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._waiters: deque[tuple[asyncio.Future[None], int]] = deque()  # with the bytes that each will bring
         self._closed = StoreError("store_closed", "the gateway is stopping", "try again in a moment")
         self._is_open = False
+        self._is_started = False
         self._drained: asyncio.Future[None] | None = None
         self.turns = 0  # commits that came back; what the watchdog looks at
 
@@ -75,16 +76,17 @@ class Journal:
             await self._loop.run_in_executor(self._pool, self._reader.open)
         except BaseException:
             self._queue.put(None)
-            self._pool.shutdown(wait=False)
+            self._thread.join()
+            self._pool.shutdown()
             raise
-        self._is_open = True
+        self._is_started = self._is_open = True
         return outcome
 
     async def stop(self) -> None:
         """Commit what was accepted, close both connections, end both threads. Twice is harmless."""
-        if not self._is_open:
+        if not self._is_started:
             return
-        self._is_open = False
+        self._is_started = self._is_open = False
         if self._jobs or self._in_commit:
             self._drained = self._loop.create_future()
             await self._drained
@@ -109,11 +111,11 @@ class Journal:
         self._append(job)
         return future
 
-    def tray(self, stream: str) -> Tray | None:
-        """A tray with room for the stream's next message; None when the publisher should wait for `room` first."""
+    def tray(self, stream: str, size_bytes: int) -> Tray | None:
+        """A tray that has room for the stream's next message, or is its own; None when it should wait for `room` first."""
         tray = self.trays.get(stream)
         if tray is not None:
-            if tray.room_bytes > 0:
+            if tray.room_bytes >= size_bytes:
                 return tray
             self._queued_bytes += self.trays.pop(stream).seal()
         if self.is_busy:
@@ -143,20 +145,21 @@ class Journal:
         """Whether a publisher should wait for `room` first."""
         return self._queued_bytes > QUEUE_BYTES_MAX or bool(self._waiters)
 
-    async def room(self, wait_s: float) -> None:
-        """Wait, in order of arrival, until the queue is below its mark. Raises Busy."""
+    async def room(self, size_bytes: int, wait_s: float) -> None:
+        """Wait, in order of arrival, until the queue is below its mark and this is next. Raises Busy."""
         if len(self._waiters) >= QUEUE_WAITERS_MAX:
             raise _busy(f"{QUEUE_WAITERS_MAX} publishers wait already")
         waiter: asyncio.Future[None] = self._loop.create_future()
-        self._waiters.append(waiter)
+        place = (waiter, size_bytes)
+        self._waiters.append(place)
         try:
             async with asyncio.timeout(wait_s):
                 await waiter
         except TimeoutError:
             raise _busy(f"no room within {wait_s:g} s") from None
         finally:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+            if place in self._waiters:
+                self._waiters.remove(place)
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -196,10 +199,10 @@ class Journal:
         self._wake(iter(jobs))
         room_bytes = QUEUE_BYTES_MAX - self._queued_bytes
         while self._waiters and room_bytes > 0:
-            waiter = self._waiters.popleft()
+            waiter, size_bytes = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_result(None)
-                room_bytes -= QUEUE_BYTES_MAX // 8
+                room_bytes -= size_bytes
         if self._drained is not None and not self._in_commit and not self._drained.done():
             self._drained.set_result(None)
 
@@ -228,7 +231,7 @@ class Journal:
         self._on_death(exc)
 
     def _fail_waiters(self) -> None:
-        for waiter in self._waiters:
+        for waiter, _ in self._waiters:
             if not waiter.done():
                 waiter.set_exception(self._closed)
         self._waiters.clear()
@@ -239,10 +242,10 @@ class Journal:
         call = self._loop.call_soon_threadsafe
         try:
             outcome = self._writer.open()
-        except GatewayError as exc:
-            call(opened.set_exception, exc)
+        except BaseException as exc:  # a StoreError, or a bug: whoever waits hears of it
+            call(_end, opened, None, exc)
             return
-        call(opened.set_result, outcome)
+        call(_end, opened, outcome, None)
         jobs: list[Job] | None = None
         try:
             while (jobs := self._queue.get()) is not None:
@@ -250,11 +253,20 @@ class Journal:
             self._writer.close()
             call(self._ended.set_result, None)
         except BaseException as exc:  # a bug, or out of memory: nothing more may be acknowledged
+            self._writer.abandon()
             call(self._died_in, jobs or [], exc)
 
     def _died_in(self, jobs: list[Job], exc: BaseException) -> None:
         self._jobs.extendleft(reversed(jobs))
         self._died(exc)
+
+
+def _end(opened: asyncio.Future[Outcome], outcome: Outcome | None, exc: BaseException | None) -> None:
+    if not opened.done():  # cancelled: nobody waits any more
+        if outcome is not None:
+            opened.set_result(outcome)
+        elif exc is not None:
+            opened.set_exception(exc)
 
 
 def _resolve(job: Job) -> int:

@@ -12,7 +12,7 @@ from struct import Struct
 from edgegw.clock import Clock
 from edgegw.core.keys import KeyIndex, digest, fingerprint
 from edgegw.errors import Conflict
-from edgegw.limits import KEY_AGE_S_MAX, KEYS_PER_STREAM_MAX
+from edgegw.limits import KEY_AGE_S_MAX, KEY_BLOCKS_PER_TURN, KEYS_PER_STREAM_MAX
 from edgegw.store.jobs import Part
 from edgegw.store.streams import StreamState, row_id, seq_of
 
@@ -56,7 +56,7 @@ class KeyWindow:
                             "key_reused",
                             f"the key {key!r} came before with another topic, content type or body, as message {found[0]}",
                             "use a new key for each message",
-                            where=f"[{i}].key" if len(batch) > 1 else "Idempotency-Key",
+                            where="Idempotency-Key" if part.places is None else f"[{part.places[i]}].key",
                         )
                     seq = found[0]
                 else:
@@ -111,16 +111,19 @@ class KeyWindow:
     def trim(self, st: StreamState) -> None:
         """Remove blocks that have left the window."""
         rows = self._db.execute(
-            "SELECT id, count, t_ms FROM key_block WHERE id >= ? AND id < ? ORDER BY id LIMIT 1000",
-            (row_id(st.number, 0), row_id(st.number + 1, 0)),
+            "SELECT id, count, t_ms FROM key_block WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
+            (row_id(st.number, 0), row_id(st.number + 1, 0), KEY_BLOCKS_PER_TURN),
         ).fetchall()
+        oldest_ms = self._oldest_ms()
+        upto = row_id(st.number, 0)
         for row, count, t_ms in rows:
-            if st.key_count - count < KEYS_PER_STREAM_MAX and t_ms > self._oldest_ms():
+            if st.key_count - count < KEYS_PER_STREAM_MAX and t_ms > oldest_ms:
                 break
-            self._db.execute("DELETE FROM key_block WHERE id = ?", (row,))
             st.key_count -= count
-            if st.keys is not None:
-                st.keys.floor = seq_of(row)
+            upto = row
+        self._db.execute("DELETE FROM key_block WHERE id >= ? AND id <= ?", (row_id(st.number, 0), upto))
+        if st.keys is not None:
+            st.keys.floor = seq_of(upto)
 
     def _find(self, st: StreamState, key_digest: bytes) -> tuple[int, bytes] | None:
         staged = self._admitted.get((st.name, key_digest)) or self._staged.get((st.name, key_digest))

@@ -5,9 +5,9 @@ and the WAL can always start over.
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edgegw.core.record import Chunk, Gap, Message
 from edgegw.core.topic import matches
@@ -16,10 +16,11 @@ from edgegw.limits import CACHE_KIB, READ_BYTES, READ_CHUNKS
 from edgegw.store.faults import store_error
 from edgegw.store.streams import row_id, seq_of
 
+# `id + count`: a chunk that ends before the first number wanted is not read, and does not count.
 _CHUNKS_FROM = """
     SELECT data FROM chunk
-    WHERE id >= coalesce((SELECT max(id) FROM chunk WHERE id <= ? AND id >= ?), ?) AND id <= ?
-    ORDER BY id LIMIT ?
+    WHERE id >= coalesce((SELECT max(id) FROM chunk WHERE id <= ?1 AND id >= ?2), ?1) AND id + count > ?1 AND id <= ?3
+    ORDER BY id LIMIT ?4
 """
 _RETAINED_FROM = "SELECT {} FROM retained WHERE topic >= ? ORDER BY topic"
 _RETAINED_AFTER = "SELECT {} FROM retained WHERE topic > ? ORDER BY topic"
@@ -41,6 +42,13 @@ class Page(NamedTuple):
     items: list[Message | Gap]
     position: int
     expired: list[int]
+
+
+class Picked(NamedTuple):
+    """The messages found, in order, and the numbers of those that are not there or expired; the rest was not looked at."""
+
+    messages: dict[int, Message]
+    gone: list[int]
 
 
 class Counted(NamedTuple):
@@ -66,15 +74,19 @@ class Reader:
 
     def open(self) -> None:
         """Open the database that the writer has opened before."""
-        self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-        for pragma in (
-            "query_only = ON",
-            "wal_autocheckpoint = 0",
-            "mmap_size = 0",
-            f"cache_size = -{CACHE_KIB}",
-            "trusted_schema = OFF",
-        ):
-            self._db.execute(f"PRAGMA {pragma}").fetchall()
+        try:
+            self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            for pragma in (
+                "query_only = ON",
+                "wal_autocheckpoint = 0",
+                "mmap_size = 0",
+                f"cache_size = -{CACHE_KIB}",
+                "trusted_schema = OFF",
+            ):
+                self._db.execute(f"PRAGMA {pragma}").fetchall()
+        except sqlite3.Error as exc:
+            self.close()
+            raise store_error(exc, self._path) from exc
 
     def close(self) -> None:
         """Close; before the writer does."""
@@ -125,37 +137,46 @@ class Reader:
             position = head
         return Counted(matched, min(position, head))
 
-    def pick(self, stream: str, number: int, seqs: Iterable[int], now_ms: int) -> dict[int, Message]:
-        """These messages, as far as they are stored and not expired; `seqs` ascending."""
-        found: dict[int, Message] = {}
+    def pick(self, stream: str, number: int, seqs: Iterable[int], most_bytes: int, now_ms: int) -> Picked:
+        """These messages, as far as they are stored and not expired; `seqs` ascending. One at least, then `most_bytes`."""
+        picked = Picked({}, [])
         chunk: Chunk | None = None
+        expired: frozenset[int] = frozenset()
+        room_bytes = most_bytes
         for seq in seqs:
             if chunk is None or seq > chunk.last_seq:
                 chunk = next(iter(self._chunks(number, seq, seq)), None)
-            if chunk is not None and chunk.first_seq <= seq <= chunk.last_seq:
-                i = seq - chunk.first_seq
-                if i not in chunk.expired(now_ms):
-                    found[seq] = next(chunk.messages(stream, [i]))
-        return found
+                expired = frozenset() if chunk is None else frozenset(chunk.expired(now_ms))
+            if chunk is None or not chunk.first_seq <= seq <= chunk.last_seq or seq - chunk.first_seq in expired:
+                picked.gone.append(seq)
+                continue
+            message = next(chunk.messages(stream, [seq - chunk.first_seq]))
+            room_bytes -= len(message.payload) + len(message.topic)
+            if room_bytes < 0 and picked.messages:
+                break
+            picked.messages[seq] = message
+        return picked
 
     def seq_at(self, number: int, time_ms: int, first: int, head: int) -> int:
         """The first message that arrived at `time_ms` or later, else head + 1. By halving: chunks are in order of arrival."""
-        low, high = first, head + 1
+        low, high, found = first, head + 1, head + 1
         while low < high:
             middle = (low + high) // 2
-            row = self._execute(
+            row = self._row(
                 "SELECT id, count, t1_ms FROM chunk WHERE id >= ? AND id < ? ORDER BY id LIMIT 1",
                 (row_id(number, middle), row_id(number + 1, 0)),
-            ).fetchone()
-            if row is None or seq_of(row[0]) > head or row[2] >= time_ms:
+            )
+            if row is None or seq_of(row[0]) > head:
                 high = middle
+            elif row[2] >= time_ms:
+                high, found = middle, seq_of(row[0])
             else:
                 low = seq_of(row[0]) + row[1]
-        for chunk in self._chunks(number, max(low - 1, 1), head):
+        for chunk in self._chunks(number, found, min(found, head)):
             for message in chunk.messages("", range(chunk.count)):
-                if message.time_ms >= time_ms and message.seq >= first:
+                if message.time_ms >= time_ms:
                     return message.seq
-        return head + 1
+        return found
 
     def retained(self, topic_filter: str, stream_names: dict[int, str], after: str | None, now_ms: int, most: int) -> Retained:
         """Last values whose topic matches, in the order of topics."""
@@ -164,60 +185,57 @@ class Reader:
         first = prefix if literal else prefix.removesuffix("/")  # `a/#` matches `a`
         columns = "topic, stream, seq, time_ms, content_type, source_us, expires_ms, payload"
         sql = (_RETAINED_FROM if after is None else _RETAINED_AFTER).format(columns)
-        rows = self._execute(sql, (first if after is None else max(after, first),))
+        rows = self._rows(sql, (first if after is None else max(after, first),))
         messages: list[Message] = []
         size_bytes = 0
         for topic, number, seq, time_ms, content_type, source_us, expires_ms, payload in rows:
             if (literal and topic != prefix) or not topic.startswith(first):
                 break
+            size_bytes += len(payload)  # of what does not match as well: it was read, and a read is short
             if matches(topic_filter, topic) and (expires_ms is None or expires_ms > now_ms):
                 messages.append(
                     Message(stream_names.get(number, ""), seq, topic, time_ms, content_type, payload, source_us, expires_ms)
                 )
-                size_bytes += len(payload)
-                if len(messages) >= most or size_bytes >= READ_BYTES:
-                    rows.close()
-                    return Retained(messages, topic)
+            if len(messages) >= most or size_bytes >= READ_BYTES:
+                rows.close()
+                return Retained(messages, topic)
+        rows.close()
         return Retained(messages, None)
 
     def _chunks(self, number: int, first: int, last: int) -> list[Chunk]:
         """The chunks from the one that holds `first`, as many as one read may hold."""
-        start = row_id(number, first)
-        rows = self._execute(
-            _CHUNKS_FROM,
-            (start, row_id(number, 0), start, row_id(number, last), READ_CHUNKS),
-        )
+        rows = self._rows(_CHUNKS_FROM, (row_id(number, first), row_id(number, 0), row_id(number, last), READ_CHUNKS))
         chunks: list[Chunk] = []
         size_bytes = 0
         for (data,) in rows:
-            chunk = Chunk(data)
-            if chunk.last_seq >= first:
-                chunks.append(chunk)
+            chunks.append(Chunk(data))
             size_bytes += len(data)
             if size_bytes >= READ_BYTES:
-                rows.close()
                 break
+        rows.close()
         return chunks
 
     def _has_chunk(self, number: int, first: int, last: int) -> bool:
-        row = self._execute(
-            "SELECT 1 FROM chunk WHERE id >= ? AND id <= ? LIMIT 1", (row_id(number, first), row_id(number, last))
-        ).fetchone()
+        row = self._row("SELECT 1 FROM chunk WHERE id >= ? AND id <= ? LIMIT 1", (row_id(number, first), row_id(number, last)))
         return row is not None
 
     def _gaps(self, stream: str, number: int, first: int, last: int) -> list[Gap]:
-        rows = self._execute(
+        rows = self._rows(
             "SELECT first, last, reason FROM gap WHERE stream = ? AND last >= ? AND first <= ? ORDER BY first",
             (number, first, last),
-        ).fetchall()
+        )
         clipped = [(max(a, first), min(b, last), reason) for a, b, reason in rows]
         return [Gap(stream, a, b, b - a + 1, reason) for a, b, reason in clipped]
 
-    def _execute(self, sql: str, values: tuple[int | str, ...]) -> sqlite3.Cursor:
+    def _row(self, sql: str, values: tuple[int | str, ...]) -> tuple[Any, ...] | None:
+        return next(self._rows(sql, values), None)
+
+    def _rows(self, sql: str, values: tuple[int | str, ...]) -> Generator[tuple[Any, ...], None, None]:
+        """Ends its read transaction when it is closed or dropped."""
         if self._db is None:
             raise StoreError("store_closed", "the store is closed")
         try:
-            return self._db.execute(sql, values)
+            yield from self._db.execute(sql, values)
         except sqlite3.Error as exc:
             raise store_error(exc, self._path) from exc
 

@@ -39,7 +39,12 @@ class StreamState:
     first: int = 1  # no stored message comes before this one
     oldest_ms: int | None = None  # arrival of the newest message in the oldest chunk
     evictions: int = 0  # counts removals of chunks, for whoever must notice one
-    scan_from: int = 0  # chunks before this are held by a consumer
+    # Where eviction under `hold` looks. All chunks before `scan_from` are gone, or a consumer held them when they were looked at,
+    # except those with messages from `scan_first` to `scan_last`, which were settled since. At `scan_again_ms` a TTL frees one.
+    scan_from: int = 0
+    scan_first: int = 0
+    scan_last: int = -1
+    scan_again_ms: int | None = None
     key_count: int = 0
     keys: KeyIndex | None = None  # None = not loaded yet
     consumers: FilterIndex[int] = field(default_factory=FilterIndex)  # shared by the copies: not changed by publishes
@@ -53,6 +58,16 @@ class StreamState:
     def size_bytes(self) -> int:
         """Bytes stored."""
         return self.total_bytes - self.removed_bytes
+
+    def look_again(self, first: int, last: int) -> None:
+        """A consumer settled some of these: their chunks may go now."""
+        if self.scan_first <= self.scan_last:
+            first, last = min(first, self.scan_first), max(last, self.scan_last)
+        self.scan_first, self.scan_last = first, last
+
+    def look_at_all(self) -> None:
+        """Any chunk may go now."""
+        self.scan_from, self.scan_first, self.scan_last, self.scan_again_ms = 0, 0, -1, None
 
     def copy(self) -> "StreamState":
         """What to put back when the commit fails."""

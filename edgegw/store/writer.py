@@ -14,6 +14,7 @@ What a chunk row carries beside its messages makes the rest derivable, so that a
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter_ns
 
@@ -30,8 +31,6 @@ from edgegw.limits import (
     CHUNK_ROW_BYTES,
     CONSUMERS_MAX,
     EVICT_CHUNKS_PER_TURN,
-    RESCAN_TICKS,
-    RETAINED_MAX,
     WAL_BUSY_MS,
     WAL_BYTES_MAX,
     WAL_CHECKPOINT_BYTES,
@@ -44,7 +43,8 @@ from edgegw.store.key_window import KeyWindow
 from edgegw.store.ledgers import pack_ledger, unpack_ledger
 from edgegw.store.load import load_head, load_streams
 from edgegw.store.migrate import migrate
-from edgegw.store.streams import DEAD_LETTER, StreamState, row_id
+from edgegw.store.retained import RetainedValues, Value
+from edgegw.store.streams import StreamState, row_id
 
 _FRAME_BYTES = 4096 + 24
 _PRAGMAS = (
@@ -65,15 +65,16 @@ _PRAGMAS = (
 class _Turn:
     """What one commit has staged so far."""
 
-    __slots__ = ("builders", "outcome", "retained", "rows", "touched", "undo")
+    __slots__ = ("builders", "outcome", "retained", "retained_count", "rows", "touched", "undo")
 
-    def __init__(self) -> None:
+    def __init__(self, retained_count: int) -> None:
         self.outcome = Outcome()
         self.builders: dict[str, list[ChunkBuilder]] = {}
         self.touched: dict[str, StreamState] = {}
         self.undo: list[Callable[[], None]] = []
         self.rows: set[int] = set()  # consumers whose row is written
-        self.retained: list[tuple[Part, int, int]] = []  # with the place in its batch and the sequence number
+        self.retained: list[Value] = []
+        self.retained_count = retained_count  # before it
 
 
 class Writer:
@@ -90,10 +91,9 @@ class Writer:
         self._free_bytes = free_bytes
         self._streams: dict[str, StreamState] = {}
         self._ledgers: dict[int, Ledger] = {}
-        self._turn = _Turn()
-        self._wal_bytes = 0
-        self._ticks = 0
-        self._retained_count = 0
+        self._turn = _Turn(0)
+        self._wal_bytes = 0  # frames in the WAL that are not in the database yet: an estimate between checkpoints
+        self._checkpoint_bytes = WAL_CHECKPOINT_BYTES  # of the WAL at which to try the next
         self._epoch = 1
         self._boot = 0
 
@@ -104,6 +104,9 @@ class Writer:
         is_new = not self._path.exists()
         try:
             self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, cached_statements=64)
+        except sqlite3.Error as exc:
+            raise store_error(exc, self._path) from exc
+        try:
             for pragma in _PRAGMAS:
                 self._db.execute(f"PRAGMA {pragma}").fetchall()
             migrate(self._db, self._migrations)
@@ -111,28 +114,36 @@ class Writer:
                 sync_folder(self._path.parent)
             self._keys = KeyWindow(self._db, self._clock)
             self._evictor = Evictor(self._db, self._ledgers_of, self._set_ledger)
+            self._retained = RetainedValues(self._db)
             self._load()
         except sqlite3.Error as exc:
+            self.abandon()
             raise store_error(exc, self._path) from exc
+        except BaseException:
+            self.abandon()
+            raise
         return Outcome(streams={name: st.stats() for name, st in self._streams.items()}, ledgers=dict(self._ledgers))
 
     def close(self) -> None:
         """Copy the WAL into the database and close; nothing is lost if this does not happen."""
-        try:
+        with suppress(sqlite3.Error):  # what is committed is durable in the WAL
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        except sqlite3.Error:
-            pass  # what is committed is durable in the WAL
-        finally:
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of the files as they are: what is committed is durable, what is not is rolled back at the next start."""
+        with suppress(sqlite3.Error):
             self._db.close()
 
     def _load(self) -> None:
         db = self._db
+        wal = self._path.with_name(f"{self._path.name}-wal")
+        self._wal_bytes = wal.stat().st_size if wal.exists() else 0  # what a kill left behind counts as well
         self._epoch = db.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()[0]
         last = db.execute("SELECT number, id FROM boot ORDER BY number DESC LIMIT 1").fetchone()
         if last is None or last[1] != self._boot_id:
             db.execute("INSERT INTO boot (id, wall_ms) VALUES (?, ?)", (self._boot_id, self._clock.wall_ms()))
         self._boot = db.execute("SELECT max(number) FROM boot").fetchone()[0]
-        self._retained_count = db.execute("SELECT count(*) FROM retained").fetchone()[0]
         self._streams = load_streams(db, self._configured, self._free_bytes)
         marks: dict[int, int] = {}
         for st in self._streams.values():
@@ -147,7 +158,7 @@ class Writer:
 
     def turn(self, jobs: Iterable[Job]) -> Outcome:
         """Commit the jobs; on return they are durable, or carry an `error` and left nothing behind."""
-        turn = self._turn = _Turn()
+        turn = self._turn = _Turn(self._retained.count)
         started = perf_counter_ns()
         try:
             for job in jobs:
@@ -213,6 +224,7 @@ class Writer:
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
         self._keys.roll_back()
+        self._retained.count = self._turn.retained_count
         for undo in reversed(self._turn.undo):
             undo()
         for name in self._turn.touched:
@@ -230,6 +242,8 @@ class Writer:
 
     def _publish(self, parts: list[Part]) -> None:
         """Admit every part before the first is staged: what follows cannot fail except with the whole commit."""
+        if any(part.batch.retain for part in parts):
+            self._admit_retained(parts)
         if len(parts) == 1 and parts[0].batch.keys is None:
             self._make_room(self._touch(parts[0].stream), parts[0].batch)
             self._append(parts[0], parts[0].batch, None)
@@ -261,41 +275,37 @@ class Writer:
         builders[-1].add(batch, part.time_ms)
         st.head += len(batch.topics)
         if batch.retain:
-            self._turn.retained += [(part, i if fresh is None else fresh[i], first + i) for i in batch.retain]
+            self._turn.retained += [Value(st.number, first + i, part.time_ms, batch, i) for i in batch.retain]
 
     def _make_room(self, st: StreamState, batch: Batch) -> None:
-        if batch.retain:
-            self._admit_retained(batch)
+        alone = batch.size_bytes + CHUNK_ROW_BYTES
+        if alone > st.bytes_max:  # nothing that could be evicted would help
+            raise StoreFull(
+                "store_full",
+                f"{alone} bytes do not fit into the stream {st.name!r}, which holds {st.bytes_max} at most",
+                "publish less at once, or raise bytes_max",
+            )
         staged = sum(builder.size_bytes + CHUNK_ROW_BYTES for builder in self._turn.builders.get(st.name, ()))
-        need = staged + batch.size_bytes + CHUNK_ROW_BYTES
+        need = staged + alone
         if st.size_bytes + need <= st.bytes_max and not (st.rows_max and st.rows + len(batch) > st.rows_max):
             return
         self._begin()
         if staged:
             self._write_chunks(st)
-            need = batch.size_bytes + CHUNK_ROW_BYTES
-        if not self._evictor.make_room(st, need, len(batch), self._clock.wall_ms()):
-            fits = need <= st.bytes_max
+        if not self._evictor.make_room(st, alone, len(batch), self._clock.wall_ms()):
             error = self._turn.outcome.full[st.name] = StoreFull(
                 "store_full",
-                f"the stream {st.name!r} holds {st.size_bytes} of {st.bytes_max} bytes, and named consumers still want them"
-                if fits
-                else f"{need} bytes do not fit into the stream {st.name!r}, which holds {st.bytes_max} at most",
+                f"the stream {st.name!r} holds {st.size_bytes} of {st.bytes_max} bytes, and named consumers still want them",
                 "let its consumers catch up, delete those that are gone, or raise bytes_max",
             )
             raise error
 
-    def _admit_retained(self, batch: Batch) -> None:
-        more = len(batch.retain or ())
-        if self._retained_count + more <= RETAINED_MAX:
-            return
-        self._retained_count = self._db.execute("SELECT count(*) FROM retained").fetchone()[0]
-        if self._retained_count + more > RETAINED_MAX:
-            raise StoreFull(
-                "retained_full",
-                f"{RETAINED_MAX} topics have a retained value already",
-                "clear some: publish an empty payload with retain",
-            )
+    def _admit_retained(self, parts: Iterable[Part]) -> None:
+        if self._turn.retained:  # the rows are what it counts by
+            self._begin()
+            self._write_retained()
+        self._begin()
+        self._retained.admit([part.batch for part in parts], self._clock.wall_ms())
 
     def _write_chunks(self, st: StreamState) -> None:
         marks: dict[int, int] = {}
@@ -330,27 +340,9 @@ class Writer:
             self._turn.outcome.written_bytes += len(data)
 
     def _write_retained(self) -> None:
-        for part, i, seq in self._turn.retained:
-            batch = part.batch
-            topic = batch.topics[i]
-            if not batch.payloads[i]:
-                self._db.execute("DELETE FROM retained WHERE topic = ?", (topic,))
-                continue
-            self._db.execute(
-                "INSERT OR REPLACE INTO retained VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    topic,
-                    self._streams[part.stream].number,
-                    seq,
-                    part.time_ms,
-                    batch.content_type(i),
-                    batch.source_us[i] if batch.source_us else None,
-                    batch.expires_ms[i] if batch.expires_ms else None,
-                    batch.payloads[i],
-                ),
-            )
-            self._retained_count += 1  # too high when it replaced one; counted again before anything is refused
-            self._wal_bytes += (len(batch.payloads[i]) // 4000 + 3) * _FRAME_BYTES
+        values, self._turn.retained = self._turn.retained, []
+        size_bytes = self._retained.write(values)
+        self._wal_bytes += (size_bytes // 4000 + 3 * len(values)) * _FRAME_BYTES
 
     # --- consumers --------------------------------------------------------------------------------
 
@@ -363,7 +355,7 @@ class Writer:
     def _ledgers_of(self, st: StreamState) -> list[Ledger]:
         return [ledger for ledger in self._ledgers.values() if ledger.terms.stream == st.name] if len(st.consumers) else []
 
-    def _set_ledger(self, ledger: Ledger, gap: Gap | None = None, *, write: bool = True) -> None:
+    def _set_ledger(self, ledger: Ledger, *, write: bool = True) -> None:
         number = ledger.number
         before = self._ledgers[number]
         self._turn.undo.append(lambda: self._ledgers.__setitem__(number, before))
@@ -371,23 +363,22 @@ class Writer:
         if write:
             self._begin()
             self._turn.rows.add(number)
-        if gap is not None:
-            self._turn.outcome.lost.append((number, gap))
 
     def _settle(self, job: Settle) -> None:
         ledger = self._ledger(job.number)
         if job.letters is not None:
-            self._publish([Part(DEAD_LETTER, job.letters, job.time_ms)])
+            self._publish([job.letters])
+            ledger = self._ledger(job.number)  # it may stand on the dead-letter stream itself
         if job.how in (ACKED, DEAD):
-            after, gap = ledger.settle(job.seqs, job.floor, job.how, job.gaps_upto), None
+            ledger = ledger.settle(job.seqs, job.floor, job.how, job.gaps)
         else:
             seqs = [seq for seq in job.seqs if ledger.wants(seq)]
-            if not seqs:
-                return
-            gap = Gap(ledger.terms.stream, seqs[0], seqs[-1], len(seqs), job.how)
-            after = ledger.lose(gap, seqs, 0)
-        self._set_ledger(after.redelivered(job.deliveries), gap)
-        self._touch(ledger.terms.stream).scan_from = 0
+            if seqs:
+                ledger = ledger.lose(Gap(ledger.terms.stream, seqs[0], seqs[-1], len(seqs), job.how), seqs)
+            ledger = ledger.settle((), job.floor)
+        self._set_ledger(ledger.redelivered(job.deliveries))
+        if job.seqs:
+            self._touch(ledger.terms.stream).look_again(min(job.seqs), max(job.seqs))
 
     def _create(self, job: Create) -> None:
         terms = job.terms
@@ -427,7 +418,7 @@ class Writer:
         self._db.execute("DELETE FROM consumer WHERE number = ?", (job.number,))
         st.consumers.remove(ledger.terms.filter, job.number)
         del self._ledgers[job.number]
-        st.scan_from = 0
+        st.look_at_all()
         self._turn.outcome.ledgers[job.number] = None
 
         def undo() -> None:
@@ -440,10 +431,7 @@ class Writer:
 
     def _tick(self) -> None:
         now_ms = self._clock.wall_ms()
-        self._ticks += 1
         for name, st in self._streams.items():
-            if self._ticks % RESCAN_TICKS == 0:
-                st.scan_from = 0
             if st.is_configured and st.rows and self._is_due(st, now_ms):
                 self._begin()
                 self._touch(name)
@@ -453,7 +441,9 @@ class Writer:
                 self._keys.trim(self._touch(name))
 
     def _is_due(self, st: StreamState, now_ms: int) -> bool:
-        """A look at the oldest chunk only; what is held and overdue is looked at again when its consumer settles something."""
+        """A look at the oldest chunk only that is not held; what is held is looked at when it may be so no longer."""
+        if st.scan_first <= st.scan_last or (st.scan_again_ms is not None and st.scan_again_ms <= now_ms):
+            return True
         row = self._db.execute(
             "SELECT t1_ms, expires_ms FROM chunk WHERE id >= ? AND id < ? ORDER BY id LIMIT 1",
             (row_id(st.number, st.scan_from), row_id(st.number + 1, 0)),
@@ -463,11 +453,18 @@ class Writer:
         return bool((st.age_max_s and row[0] + st.age_max_s * 1000 < now_ms) or (row[1] and row[1] <= now_ms))
 
     def _checkpoint(self) -> None:
-        if self._wal_bytes < WAL_CHECKPOINT_BYTES:
+        """Copy the WAL into the database, so that it starts over with the next commit if no reader still needs it.
+
+        When one did, the WAL grew on: then wait for the readers, a moment, and try again when as much has come again.
+        """
+        if self._wal_bytes < self._checkpoint_bytes:
             return
-        mode = "TRUNCATE" if self._wal_bytes > WAL_BYTES_MAX else "PASSIVE"
         try:
-            _, frames, copied = self._db.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+            _, frames, copied = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if frames * _FRAME_BYTES > (WAL_CHECKPOINT_BYTES + WAL_BYTES_MAX) // 2:
+                is_busy, frames, copied = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                copied = 0 if is_busy else copied
         except sqlite3.Error:
-            return  # the commit is durable; the next turn tries again
+            frames, copied = self._wal_bytes // _FRAME_BYTES, 0  # the commit is durable; the next checkpoint tries again
         self._wal_bytes = 0 if frames == copied else frames * _FRAME_BYTES
+        self._checkpoint_bytes = self._wal_bytes + WAL_CHECKPOINT_BYTES

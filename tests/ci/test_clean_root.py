@@ -46,6 +46,18 @@ gateway.send_signal(signal.SIGTERM)
 sys.exit(gateway.wait(40))
 """
 
+# Enters a root in a mount namespace of its own. Arguments: folder, network device to bring up, user, command.
+ENTER = """
+root=$0 device=$1 user=$2; shift 2
+# A mount of its own, so that there is a file system at / in there.
+mount --bind "$root" "$root"
+mount -t proc proc "$root/proc"
+mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts"
+mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
+if [ "$device" ]; then ip link set "$device" up; fi
+exec chroot --userspec="$user:$user" "$root" "$@"
+"""
+
 
 # --- what the machine says -----------------------------------------------------------------------
 
@@ -113,14 +125,9 @@ class Root:
 
     def __init__(self, folder: Path, bundle: Path, suite: str, packages: str) -> None:
         self.folder = folder
-        command = ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include=git,ca-certificates,{packages}"]
-        made = subprocess.run(
-            [*command, *_apt_options(), suite, str(folder), str(_mirror())],
-            check=False,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
+        command = ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--dpkgopt=force-unsafe-io"]
+        command += [f"--include=git,ca-certificates,{packages}", *_apt_options(), suite, str(folder), str(_mirror())]
+        made = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         assert made.returncode == 0, made.stderr[-3000:]
         for path, place in _copied_files().items():
             target = folder / place.lstrip("/")
@@ -138,14 +145,12 @@ class Root:
 
     def attempt(self, script: str, *, root: bool = False, cwd: str = CLONE, network: bool = True) -> tuple[int, str]:
         """Runs a shell script inside; its exit status and what it said. Without network there is a loopback of its own."""
-        user = "0" if root else NEWCOMER
-        command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", f"--root={self.folder}", "--mount-proc"]
-        command += [f"--setgid={user}", f"--setuid={user}", f"--wd={cwd if not root else '/'}", "env", "-i"]
-        command += ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", f"HOME={'/root' if root else '/home/newcomer'}"]
+        user, home, folder = ("0", "/root", "/") if root else (NEWCOMER, "/home/newcomer", cwd)
+        command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", *([] if network else ["--net"])]
+        command += ["sh", "-ec", ENTER, str(self.folder), "" if network else "lo", user]
+        command += ["env", "-i", f"--chdir={folder}", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", f"HOME={home}"]
         command += [f"{name}={value}" for name, value in os.environ.items() if _PASSED_ON.fullmatch(name)]
         command += ["sh", "-c", script]
-        if not network:
-            command = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *command]
         ended = subprocess.run(
             command, check=False, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -203,10 +208,13 @@ def test_debian_13(folder: Path, bundle: Path) -> None:
 
 
 def test_debian_13_with_its_own_packages(folder: Path, bundle: Path) -> None:
-    packages = (
-        "python3,python3-aiohttp,python3-msgpack,python3-uvloop,python3-pytest-asyncio,python3-pytest-timeout,python3-hypothesis"
-    )
-    root = Root(folder, bundle, "trixie", packages)
+    root = Root(folder, bundle, "trixie", "python3,python3-venv,python3-aiohttp,python3-msgpack,python3-uvloop")
     root.probe("python3 -m edgegw run --data var", 8080, network=False)
-    # The aiohttp of boards is older than the locked one.
-    root.run("python3 -m pytest -m 'not ci and not all' tests/api", network=False)
+    # What boards run is older than what the locks pin, and must pass the same tests. The tools are the locked ones.
+    root.run("python3 -m venv --system-site-packages ~/tools")
+    install = "install --quiet --require-hashes --only-binary :all: --requirement requirements/dev.txt"
+    root.run(f"~/tools/bin/python -m pip {install}")
+    said = root.run("~/tools/bin/python -c 'import aiohttp; print(aiohttp.__version__, aiohttp.__file__)'", network=False)
+    assert said.startswith("3.11.")
+    assert "/dist-packages/" in said
+    root.run("~/tools/bin/python -m pytest -m 'not ci and not all' --ignore=tests/e2e", network=False)
