@@ -65,20 +65,32 @@ class GatewayProcess:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
-    def start(self) -> None:
-        """Start it and wait until /healthz is 200."""
+    def spawn(self) -> None:
+        """Start it; it may not serve yet."""
         assert self._process is None, "it runs already"
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("EDGEGW_", "NOTIFY_", "LISTEN_"))}
         with self._log.open("ab") as log:
             process = subprocess.Popen(self._command, cwd=TREE, env=environ, stdout=log, stderr=log, start_new_session=True)
         self._process = process
         self._killer = weakref.finalize(self, _kill_group, process)
+
+    def lives(self, wait_s: float) -> bool:
+        """Whether it still runs after `wait_s`."""
+        assert self._process is not None
+        try:
+            self._process.wait(wait_s)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
+
+    def start(self) -> None:
+        """Start it and wait until /healthz is 200."""
+        self.spawn()
         for _ in range(round(START_S / _POLL_S)):
             with suppress(OSError, http.client.HTTPException):
                 if self.request("GET", "/healthz", timeout_s=START_S)[0] == 200:
                     return
-            with suppress(subprocess.TimeoutExpired):
-                raise AssertionError(f"the gateway ended with {process.wait(_POLL_S)}:\n{self.log}")
+            assert self.lives(_POLL_S), f"the gateway ended:\n{self.log}"
         self.kill()
         raise AssertionError(f"the gateway was not healthy within {START_S} s:\n{self.log}")
 
