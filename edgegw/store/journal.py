@@ -146,7 +146,9 @@ class Journal:
         return self._queued_bytes > QUEUE_BYTES_MAX or bool(self._waiters)
 
     async def room(self, size_bytes: int, wait_s: float) -> None:
-        """Wait, in order of arrival, until the queue is below its mark and this is next. Raises Busy."""
+        """Wait, in order of arrival, until the queue is below its mark and this is next. Raises Busy, StoreError."""
+        if not self._is_open:
+            raise self._closed
         if len(self._waiters) >= QUEUE_WAITERS_MAX:
             raise _busy(f"{QUEUE_WAITERS_MAX} publishers wait already")
         waiter: asyncio.Future[None] = self._loop.create_future()
@@ -223,6 +225,7 @@ class Journal:
             job.error = self._closed
             _resolve(job)
         self._jobs.clear()
+        self._queued_bytes = 0
         self._in_commit = False
         self._fail_waiters()
         for end in (self._drained, self._ended):

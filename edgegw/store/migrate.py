@@ -46,6 +46,6 @@ def _statements(script: str) -> list[str]:
         if sqlite3.complete_statement(text):
             found.append(text)
             text = ""
-    if text.strip():
+    if any(line.strip() and not line.lstrip().startswith("--") for line in text.splitlines()):
         raise StoreError("bad_migration", f"a migration ends inside a statement: {text.strip()[:60]}")
     return found

@@ -6,6 +6,7 @@ and the WAL can always start over.
 
 import sqlite3
 from collections.abc import Generator, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -185,34 +186,32 @@ class Reader:
         first = prefix if literal else prefix.removesuffix("/")  # `a/#` matches `a`
         columns = "topic, stream, seq, time_ms, content_type, source_us, expires_ms, payload"
         sql = (_RETAINED_FROM if after is None else _RETAINED_AFTER).format(columns)
-        rows = self._rows(sql, (first if after is None else max(after, first),))
         messages: list[Message] = []
         size_bytes = 0
-        for topic, number, seq, time_ms, content_type, source_us, expires_ms, payload in rows:
-            if (literal and topic != prefix) or not topic.startswith(first):
-                break
-            size_bytes += len(payload)  # of what does not match as well: it was read, and a read is short
-            if matches(topic_filter, topic) and (expires_ms is None or expires_ms > now_ms):
-                messages.append(
-                    Message(stream_names.get(number, ""), seq, topic, time_ms, content_type, payload, source_us, expires_ms)
-                )
-            if len(messages) >= most or size_bytes >= READ_BYTES:
-                rows.close()
-                return Retained(messages, topic)
-        rows.close()
+        with closing(self._rows(sql, (first if after is None else max(after, first),))) as rows:
+            for topic, number, seq, time_ms, content_type, source_us, expires_ms, payload in rows:
+                if (literal and topic != prefix) or not topic.startswith(first):
+                    break
+                size_bytes += len(payload)  # of what does not match as well: it was read, and a read is short
+                if matches(topic_filter, topic) and (expires_ms is None or expires_ms > now_ms):
+                    messages.append(
+                        Message(stream_names.get(number, ""), seq, topic, time_ms, content_type, payload, source_us, expires_ms)
+                    )
+                if len(messages) >= most or size_bytes >= READ_BYTES:
+                    return Retained(messages, topic)
         return Retained(messages, None)
 
     def _chunks(self, number: int, first: int, last: int) -> list[Chunk]:
         """The chunks from the one that holds `first`, as many as one read may hold."""
-        rows = self._rows(_CHUNKS_FROM, (row_id(number, first), row_id(number, 0), row_id(number, last), READ_CHUNKS))
         chunks: list[Chunk] = []
         size_bytes = 0
-        for (data,) in rows:
-            chunks.append(Chunk(data))
-            size_bytes += len(data)
-            if size_bytes >= READ_BYTES:
-                break
-        rows.close()
+        values = (row_id(number, first), row_id(number, 0), row_id(number, last), READ_CHUNKS)
+        with closing(self._rows(_CHUNKS_FROM, values)) as rows:
+            for (data,) in rows:
+                chunks.append(Chunk(data))
+                size_bytes += len(data)
+                if size_bytes >= READ_BYTES:
+                    break
         return chunks
 
     def _has_chunk(self, number: int, first: int, last: int) -> bool:
@@ -228,10 +227,11 @@ class Reader:
         return [Gap(stream, a, b, b - a + 1, reason) for a, b, reason in clipped]
 
     def _row(self, sql: str, values: tuple[int | str, ...]) -> tuple[Any, ...] | None:
-        return next(self._rows(sql, values), None)
+        with closing(self._rows(sql, values)) as rows:
+            return next(rows, None)
 
     def _rows(self, sql: str, values: tuple[int | str, ...]) -> Generator[tuple[Any, ...], None, None]:
-        """Ends its read transaction when it is closed or dropped."""
+        """Holds a read transaction until it is closed."""
         if self._db is None:
             raise StoreError("store_closed", "the store is closed")
         try:

@@ -175,7 +175,9 @@ def test_ttls(ttl: object, seconds: float) -> None:
     assert check_ttl_s(ttl, "ttl") == seconds
 
 
-@pytest.mark.parametrize("ttl", [0, -1, True, "", "x", "nan", "inf", "1e400", float("nan"), float("inf"), 2**70, TTL_S_MAX + 1, []])
+@pytest.mark.parametrize(
+    "ttl", [0, -1, True, "", "x", "nan", "inf", "1e400", float("nan"), float("inf"), 2**70, TTL_S_MAX + 1, []]
+)
 def test_no_ttls(ttl: object) -> None:
     with pytest.raises(RequestError) as caught:
         check_ttl_s(ttl, "ttl")
@@ -204,17 +206,13 @@ def chunked(body: bytes, size: int) -> bytes:
     return b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
 
 
-async def stored(api: Api) -> list[bytes]:
-    return [message.payload for message in (await api.bus.page("default", "#", 0, 1000, 1 << 40)).items]
-
-
 @pytest.mark.parametrize("size", [0, 1, 65_536, BODY_BYTES_MAX])
 async def test_bodies_up_to_the_limit(api: Api, size: int) -> None:
     body = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
     assert (await api.request("POST", TARGET, body)).status == 201
     assert (await api.request("POST", TARGET, chunked(body, 10_000), Transfer_Encoding="chunked")).status == 201
     assert (await api.request("POST", TARGET, gzip.compress(body, 1), Content_Encoding="gzip")).status == 201
-    assert await stored(api) == [body] * 3
+    assert await api.payloads() == [body] * 3
 
 
 async def test_a_body_in_two_parts(api: Api) -> None:
@@ -223,7 +221,7 @@ async def test_a_body_in_two_parts(api: Api) -> None:
     await pause()
     await wire.send("def")
     assert (await wire.reply()).status == 201
-    assert await stored(api) == [b"abcdef"]
+    assert await api.payloads() == [b"abcdef"]
     assert (await wire.request("POST", TARGET, b"")).status == 201
 
 
@@ -241,7 +239,7 @@ async def test_the_answer_reaches_who_sends_far_more_than_the_limit(api: Api) ->
     assert (reply.status, reply.code) == (413, "body_too_large")
     reply = await api.request("POST", TARGET, chunked(bytes(20 * BODY_BYTES_MAX), 100_000), Transfer_Encoding="chunked")
     assert (reply.status, reply.code) == (413, "body_too_large")
-    assert await stored(api) == []
+    assert await api.payloads() == []
 
 
 async def test_a_truncated_body(api: Api) -> None:
@@ -252,7 +250,7 @@ async def test_a_truncated_body(api: Api) -> None:
         reply = await wire.reply()
         assert (reply.status, reply.code, reply.json["where"]) == (400, "bad_body", "body")
         assert await wire.is_closed()
-    assert await stored(api) == []
+    assert await api.payloads() == []
     await api.is_well()
 
 
@@ -268,7 +266,7 @@ async def test_a_truncated_body(api: Api) -> None:
 )
 async def test_encodings(api: Api, encoding: str, body: bytes) -> None:
     assert (await api.request("POST", TARGET, body, Content_Encoding=encoding)).status == 201
-    assert await stored(api) == [b"abc"]
+    assert await api.payloads() == [b"abc"]
 
 
 BOMB = gzip.compress(bytes(100 * BODY_BYTES_MAX), 9)
@@ -295,14 +293,14 @@ PACKED = gzip.compress(b"abc")
 async def test_encodings_that_are_refused(api: Api, encoding: str, body: bytes, status: int, code: str) -> None:
     reply = await api.request("POST", TARGET, body, Content_Encoding=encoding)
     assert (reply.status, reply.code) == (status, code)
-    assert await stored(api) == []
+    assert await api.payloads() == []
     await api.is_well()
 
 
 async def test_a_transfer_coding_that_nobody_decodes(api: Api) -> None:
     reply = await api.request("POST", TARGET, chunked(PACKED, 100), Transfer_Encoding="gzip, chunked")
     assert (reply.status, reply.code, reply.json["where"]) == (415, "unsupported_encoding", "Transfer-Encoding")
-    assert await stored(api) == []
+    assert await api.payloads() == []
 
 
 async def test_what_was_not_read_is_not_acknowledged(api: Api) -> None:
@@ -313,9 +311,9 @@ async def test_what_was_not_read_is_not_acknowledged(api: Api) -> None:
     try:
         reply = await wire.reply()
     except EOFError:
-        assert await stored(api) == []
+        assert await api.payloads() == []
     else:
-        assert (reply.status, await stored(api)) in ((201, [b"abc"]), (400, []))
+        assert (reply.status, await api.payloads()) in ((201, [b"abc"]), (400, []))
     await api.is_well()
 
 
@@ -325,7 +323,7 @@ async def test_100_continue(api: Api) -> None:
     assert (await wire.reply(interim=True)).status == 100
     await wire.send("abc")
     assert (await wire.reply()).status == 201
-    assert await stored(api) == [b"abc"]
+    assert await api.payloads() == [b"abc"]
     assert (await wire.request("GET", "/healthz")).status == 200
 
 
