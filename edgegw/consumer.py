@@ -141,13 +141,12 @@ class Consumer:
     async def _commit(self, job: Settle) -> None:
         job.deliveries = {seq: n for seq, n in self._delivery.delivered_counts().items() if n > 1}
         future = self._source.submit(job)
-        # Not after the await: whoever waits here may be cancelled while the commit goes on.
+        # Whoever waits here may be cancelled; the commit goes on, and what comes of it must be known.
         future.add_done_callback(lambda done: self._came_back(done, job.seqs))
-        await future
+        await asyncio.shield(future)
 
     def _came_back(self, done: asyncio.Future[None], seqs: list[int]) -> None:
         if done.cancelled() or done.exception() is not None:
-            # Cancelled: the commit may still happen. Then the ledger does not want them, and they are not delivered again.
             self._delivery.unsettle(seqs)
         else:
             self._delivery.settled(seqs)
@@ -181,7 +180,7 @@ class Consumer:
         return taken
 
     async def _deliver_again(self, taken: list[Delivered | Gap], most: int) -> None:
-        due = self._due(most, spent=False)
+        due = self._delivery.due(self._clock.mono_s(), most, spent=False)
         if due:
             picked = await self._source.pick(self.ledger.terms.stream, due, PAGE_BYTES)
             await self._expire(picked.gone)
@@ -216,18 +215,10 @@ class Consumer:
         self._scanned = page.position
         return True
 
-    def _due(self, most: int, *, spent: bool) -> list[int]:
-        due = self._delivery.due(self._clock.mono_s(), most, spent=spent)
-        stale = [seq for seq in due if not self.ledger.wants(seq)]
-        if stale:  # settled by a commit that nobody waited for
-            self._delivery.settled(stale)
-            due = [seq for seq in due if self.ledger.wants(seq)]
-        return due
-
     # --- dead letters -----------------------------------------------------------------------------
 
     async def _bury(self) -> None:
-        spent = self._due(WINDOW_MESSAGES_MAX, spent=True)
+        spent = self._delivery.due(self._clock.mono_s(), WINDOW_MESSAGES_MAX, spent=True)
         if not spent:
             return
         # One commit takes so many bytes that the smallest stream has room for them; the rest waits for the next call.

@@ -26,8 +26,8 @@ from edgegw.clock import Clock, SystemClock
 from edgegw.conditions import Conditions
 from edgegw.config import BUILT_IN_STREAMS, Config
 from edgegw.config_values import split_address
-from edgegw.errors import GatewayError, StoreError
-from edgegw.limits import HEALTH_STALL_S, SWITCH_INTERVAL_S, TICK_S
+from edgegw.errors import ConfigError, GatewayError, StoreError
+from edgegw.limits import HEALTH_STALL_S, LISTEN_BACKLOG, SWITCH_INTERVAL_S, TICK_S
 from edgegw.notify import Supervisor, Watchdog
 from edgegw.observe.log import Log
 from edgegw.observe.metrics import Metrics
@@ -74,23 +74,23 @@ class Gateway:
         self._metrics = Metrics()
         self._conditions = Conditions(clock, Log("edgegw.conditions"))
         self._started_s = self._ticked_s = clock.mono_s()
-        self._is_stopping = False
 
     async def run(self) -> None:
         """The life of the process. Raises GatewayError."""
         loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
+            services = Services(self._metrics, self._conditions, random.random)
+            # First in and last out: a signal while the store opens or closes is a stop like any other.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, services.request_stop)
+                stack.callback(loop.remove_signal_handler, number)
             folder = DataFolder(self._config.gateway.data)
             folder.acquire()
             stack.callback(folder.release)
             sock = self._listening_socket()
             stack.callback(sock.close)
             bus = await self._start_store(folder, stack)
-            services = Services(self._metrics, self._conditions, random.random)
             stack.push_async_callback(self._stop_services, services)
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, services.request_stop)
-                stack.callback(loop.remove_signal_handler, number)
             services.start("store", self._store_death, fatal=True)
             services.start("tick", lambda: self._tick(bus))
             api = self._api(bus, sock)
@@ -101,10 +101,10 @@ class Gateway:
             try:
                 await services.wait()
             finally:
-                self._is_stopping = True
                 self._supervisor.stopping()
                 api.stop_accepting()
                 _log.info("gateway.stopping")
+        self._check_writer()  # it may have died over the last commit
         _log.info("gateway.stopped")
 
     # --- parts ------------------------------------------------------------------------------------
@@ -117,17 +117,19 @@ class Gateway:
                 _log.warning("socket.unwanted", name=name, address=str(sock.getsockname()))
                 sock.close()
         if handed.get(_SOCKET):
+            _check_handed(handed[_SOCKET][0])
             return handed[_SOCKET][0]
         host, port = split_address(self._config.http.listen)
         sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind((host, port))
+            sock.listen(LISTEN_BACKLOG)  # two may bind an address; the first who listens has it
         except OSError as exc:
             sock.close()
-            hint = "stop what listens there, or choose another address with http.listen or --listen"
-            if exc.errno != errno.EADDRINUSE:
-                hint = "choose another address with http.listen or --listen"
+            hint = "choose another address with http.listen or --listen"
+            if exc.errno == errno.EADDRINUSE:
+                hint = f"stop what listens there, or {hint}"
             raise GatewayError("cannot_listen", f"cannot listen on {self._config.http.listen}: {exc.strerror}", hint) from exc
         return sock
 
@@ -159,7 +161,7 @@ class Gateway:
             "edgegw_condition_transitions_total", "Changes of a condition.", ("condition",), self._conditions.transitions
         )
         if self._supervisor.watchdog_s is not None:
-            watchdog = Watchdog(self._supervisor, self._supervisor.watchdog_s, bus.probe)
+            watchdog = Watchdog(self._supervisor, self._supervisor.watchdog_s, lambda: self._writer_turn(bus))
             services.start("watchdog", watchdog.run)
         self._supervisor.store(_SOCKET, sock)
         # What is loaded stays: the collector need not look at it again, and pages it would touch stay shared.
@@ -182,12 +184,27 @@ class Gateway:
 
     async def _store_death(self) -> None:
         """Fatal: without its writer thread the gateway could only refuse."""
-        error = await asyncio.shield(self._dead)
-        raise StoreError("store_failed", f"the writer of the store failed: {error!r}", "its log has the trace") from error
+        await asyncio.shield(self._dead)
+        self._check_writer()
+
+    def _check_writer(self) -> None:
+        if self._dead.done():
+            error = self._dead.result()
+            raise StoreError("store_failed", f"the writer of the store failed: {error!r}", "its log has the trace") from error
+
+    async def _writer_turn(self, bus: Bus) -> None:
+        """The writer made a turn. One that failed counts: a new process would not find the disk better. Raises StoreError."""
+        try:
+            await bus.probe()
+        except StoreError:
+            self._check_writer()
 
     async def _tick(self, bus: Bus) -> None:
         while True:
-            await bus.tick()
+            try:
+                await bus.tick()
+            except StoreError:
+                self._check_writer()  # a commit that failed is the condition `store`; the next tick tries again
             self._ticked_s = self._clock.mono_s()
             await asyncio.sleep(TICK_S)
 
@@ -204,3 +221,17 @@ class Gateway:
             "pid": os.getpid(),
             "uptime_s": round(self._clock.mono_s() - self._started_s, 3),
         }
+
+
+def _check_handed(sock: socket.socket) -> None:
+    """A socket that is handed over obeys the rule of http.listen. Raises ConfigError(bad_supervisor)."""
+    host, port = map(str, (*sock.getsockname(), "", "")[:2])
+    try:
+        if sock.type != socket.SOCK_STREAM or sock.family not in {socket.AF_INET, socket.AF_INET6}:
+            raise ValueError("it is no TCP socket")
+        split_address(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    except ValueError as exc:
+        sock.close()
+        raise ConfigError(
+            "bad_supervisor", f"the socket {_SOCKET!r} that was handed over: {exc}", "let its unit listen on 127.0.0.1 or [::1]"
+        ) from exc

@@ -17,7 +17,7 @@ class StoreWatch:
     def __init__(self, metrics: Metrics, conditions: Conditions) -> None:
         self._metrics = metrics
         self._conditions = conditions
-        self._full: set[str] = set()
+        self._full: dict[str, int] = {}  # streams that refused a publish, with their head then
         self._commits = metrics.counter("edgegw_store_commits_total", "Group commits.")
         self._failed = metrics.counter(
             "edgegw_store_commits_failed_total", "Group commits that failed; nothing of them was acknowledged."
@@ -99,7 +99,7 @@ class StoreWatch:
             self._failed.inc()
             self._conditions.raise_("store", outcome.error.what, outcome.error.hint)
             return
-        if self._conditions.is_raised("store"):
+        if outcome.written_bytes or outcome.ledgers:  # a turn that wrote nothing says nothing about the disk
             self._conditions.clear("store")
         if outcome.written_bytes:
             self._commits.inc()
@@ -107,9 +107,9 @@ class StoreWatch:
             self._took.observe(outcome.commit_us)
             self._size.observe(outcome.written_bytes)
         for name, error in outcome.full.items():
-            self._full.add(name)
+            self._full[name] = outcome.streams[name].head
             self._conditions.raise_(f"stream_{name}", error.what, error.hint)
-        if self._full:
-            for name in outcome.streams.keys() & self._full - outcome.full.keys():
-                self._full.discard(name)
+        for name in outcome.streams.keys() & self._full.keys() - outcome.full.keys():
+            if outcome.streams[name].head > self._full[name]:  # a publish fits again; an ack alone is no sign of it
+                del self._full[name]
                 self._conditions.clear(f"stream_{name}")

@@ -9,7 +9,6 @@ from types import FrameType
 
 import hypothesis
 import pytest
-import pytest_timeout
 
 # No deadline: how long an example takes depends on what else the machine does. Derandomized: a run that failed fails again.
 hypothesis.settings.register_profile("edgegw", deadline=None, derandomize=True)
@@ -33,13 +32,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_timeout_set_timer(item: pytest.Item, settings: pytest_timeout.Settings) -> Generator[None, object, object]:
+def pytest_timeout_set_timer(item: pytest.Item) -> Generator[None, object, object]:
     """pytest-timeout raises in a signal handler. uvloop logs what is raised there and runs on, so that the test would hang."""
     result = yield
     fail = signal.getsignal(signal.SIGALRM)
     if callable(fail):
-        signal.signal(signal.SIGALRM, lambda number, frame: _end_test(fail, number, frame))
-    faulthandler.dump_traceback_later(settings.timeout + GRACE_S, exit=True, file=item.config.stash[_STDERR])
+        signal.signal(signal.SIGALRM, lambda number, frame: _end_test(item, fail, number, frame))
     return result
 
 
@@ -49,13 +47,15 @@ def pytest_timeout_cancel_timer(item: pytest.Item) -> Generator[None, object, ob
     return (yield)
 
 
-def _end_test(fail: Handler, number: int, frame: FrameType | None) -> None:
+def _end_test(item: pytest.Item, fail: Handler, number: int, frame: FrameType | None) -> None:
+    # Not from the start: it takes a thread, and some tests count threads.
+    faulthandler.dump_traceback_later(GRACE_S, exit=True, file=item.config.stash[_STDERR])
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         fail(number, frame)
-    else:
-        if isinstance(loop, asyncio.BaseEventLoop):
-            fail(number, frame)
-        for task in asyncio.all_tasks(loop):
-            task.cancel("the test has timed out")
+        return
+    if isinstance(loop, asyncio.BaseEventLoop):
+        fail(number, frame)
+    for task in asyncio.all_tasks(loop):
+        task.cancel("the test has timed out")

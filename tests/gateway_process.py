@@ -9,8 +9,10 @@ import socket
 import subprocess
 import sys
 import weakref
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 TREE = Path(__file__).parent.parent
@@ -22,15 +24,25 @@ _POLL_S = 0.02
 
 
 class GatewayProcess:
-    """`python -m edgegw run` on `data`. Killed at the latest when the object goes or the tests end."""
+    """`python PROGRAM run` on `data`. Killed at the latest when the object goes or the tests end.
 
-    def __init__(self, data: Path, *options: str, port: int | None = None) -> None:
+    `environ` and `pass_fds` are what a supervisor would give it.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        *options: str,
+        port: int | None = None,
+        program: Sequence[str] = ("-m", "edgegw"),
+        environ: Mapping[str, str] = MappingProxyType({}),
+        pass_fds: Sequence[int] = (),
+    ) -> None:
         self.data = data
         self.port = free_port() if port is None else port
         self._command = [
             sys.executable,
-            "-m",
-            "edgegw",
+            *program,
             "run",
             "--data",
             str(data),
@@ -38,6 +50,8 @@ class GatewayProcess:
             f"127.0.0.1:{self.port}",
             *options,
         ]
+        self._environ = environ
+        self._pass_fds = pass_fds
         self._log = data.with_name(data.name + ".log")
         self._process: subprocess.Popen[bytes] | None = None
         self._killer: weakref.finalize[..., GatewayProcess] | None = None
@@ -70,7 +84,15 @@ class GatewayProcess:
         assert self._process is None, "it runs already"
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("EDGEGW_", "NOTIFY_", "LISTEN_"))}
         with self._log.open("ab") as log:
-            process = subprocess.Popen(self._command, cwd=TREE, env=environ, stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(
+                self._command,
+                cwd=TREE,
+                env=environ | self._environ,
+                pass_fds=self._pass_fds,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         self._process = process
         self._killer = weakref.finalize(self, _kill_group, process)
 
@@ -100,10 +122,15 @@ class GatewayProcess:
             self._killer()
         self._process = self._killer = None
 
-    def stop(self) -> int:
-        """SIGTERM; returns the exit code."""
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send the signal; returns the exit code."""
         assert self._process is not None, "it does not run"
-        self._process.send_signal(signal.SIGTERM)
+        self._process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Until it ends; returns the exit code."""
+        assert self._process is not None, "it does not run"
         try:
             return self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:

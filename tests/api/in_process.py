@@ -19,8 +19,8 @@ from edgegw.api.server import ApiServer
 from edgegw.bus import Bus, all_streams
 from edgegw.clock import SystemClock
 from edgegw.conditions import Conditions
-from edgegw.core.record import Message
 from edgegw.config import BUILT_IN_STREAMS, HttpConfig, StreamConfig
+from edgegw.core.record import Message
 from edgegw.observe.log import Log
 from edgegw.observe.metrics import Metrics
 from edgegw.store.jobs import Job, Outcome
@@ -189,7 +189,7 @@ class Api:
     @property
     def host(self) -> str:
         """Its `Host`."""
-        return "127.0.0.1:%d" % self.socket.getsockname()[1]
+        return f"127.0.0.1:{self.socket.getsockname()[1]}"
 
     async def wire(self) -> Wire:
         """A new connection."""

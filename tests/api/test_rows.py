@@ -99,7 +99,7 @@ def test_a_gap() -> None:
 def test_an_answer_is_an_array_with_a_row_a_line() -> None:
     message = Message("default", 10, "a", TIME_MS, JSON, b"1")
     body = rows_body([Gap("default", 3, 9, 7, "bytes"), message, Delivered(message, 2)])
-    assert [sorted(found) for found in json.loads(body)][0] == ["gap"]
+    assert sorted(json.loads(body)[0]) == ["gap"]
     assert [found.get("deliveries") for found in json.loads(body)] == [None, None, 2]
     assert body.count(b"\n") == 3
     assert json.loads(rows_body([])) == []
