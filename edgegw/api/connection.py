@@ -355,5 +355,5 @@ class Connections:
             await asyncio.sleep(self.deadlines.sweep_s)
             now_s = self.now_s()
             for connection in [c for c in self._open if 0.0 < c.deadline_s <= now_s or 0.0 < c.take_by_s <= now_s]:
-                self.expired += 1
+                self.expired += connection.phase is not IDLE
                 connection.expire(now_s)

@@ -76,7 +76,7 @@ class ApiServer:
             self._deadlines,
             self._refusal,
             access_log=None,
-            keepalive_timeout=2 * self._deadlines.idle_s,  # ours comes first: it does not cut off a head that began
+            keepalive_timeout=10 * self._deadlines.idle_s,  # ours comes first: it does not cut off a head that began
             lingering_time=self._deadlines.linger_s,
             auto_decompress=False,
             max_line_size=HEADER_LINE_BYTES_MAX,

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import socket
 import tempfile
 import threading
@@ -160,6 +161,26 @@ class GatedWriter(Writer):
         return super().turn(jobs)
 
 
+class Noise(logging.Handler):
+    """Hears what aiohttp and asyncio log as errors."""
+
+    def __init__(self, heard: list[str]) -> None:
+        super().__init__(logging.ERROR)
+        self._heard = heard
+        self._loggers = [logging.getLogger(name) for name in ("aiohttp", "asyncio")]
+        for logger in self._loggers:
+            logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """An error."""
+        self._heard.append(self.format(record))
+
+    def end(self) -> None:
+        """Hear no more."""
+        for logger in self._loggers:
+            logger.removeHandler(self)
+
+
 class Api:
     """Everything behind the socket, as the gateway puts it together, without the process around it."""
 
@@ -185,6 +206,7 @@ class Api:
         self.router = Router(routes.table(), config.request_timeout_s)
         self.server = ApiServer(self.router, config, self.socket, self.metrics, id_seed="test-", deadlines=deadlines)
         self._wires: list[Wire] = []
+        self.noise: list[str] = []  # errors that aiohttp and asyncio logged: faults of ours that no answer shows
 
     @property
     def host(self) -> str:
@@ -268,6 +290,7 @@ async def running(
         api.watch.opened(api.bus)
         await api.server.start()
         sweeper = asyncio.create_task(api.server.run())
+        listener = Noise(api.noise)
         try:
             yield api
         finally:
@@ -278,6 +301,8 @@ async def running(
             await asyncio.wait({sweeper})
             await api.bus.stop()
             api.socket.close()
+            listener.end()
+    assert not api.noise, api.noise
     await until(lambda: asyncio.all_tasks() - {asyncio.current_task()} <= before, f"tasks left behind: {asyncio.all_tasks()}")
 
 

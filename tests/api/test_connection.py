@@ -89,6 +89,18 @@ async def test_slow_header_pipelined(hasty: Api, body: bytes) -> None:
     await is_refused(wire, "slow_head", started_s)
 
 
+async def test_slow_header_pipelined_behind_a_head_in_parts(hasty: Api) -> None:
+    first = head(hasty)
+    for cut in (-1, -2, -3, -4, 5):
+        wire = await hasty.wire()
+        started_s = asyncio.get_running_loop().time()
+        await wire.send(first[:cut])
+        await pause()
+        await wire.send(first[cut:] + b"GET / HT")
+        assert (await wire.reply()).status == 200
+        await is_refused(wire, "slow_head", started_s)
+
+
 async def test_slow_header_pipelined_behind_chunks(hasty: Api) -> None:
     wire = await hasty.wire()
     started_s = asyncio.get_running_loop().time()
@@ -258,6 +270,15 @@ async def test_half_closed_at_once(api: Api) -> None:
         assert await wire.is_closed()
 
 
+async def test_half_closed_with_the_last_byte(api: Api) -> None:
+    wire = await api.wire()
+    await drip(wire, head(api)[:-1], 0)
+    await wire.send("\n")
+    wire.finish()
+    assert (await wire.reply()).status == 200
+    assert await wire.is_closed()
+
+
 async def test_half_closed_inside_a_head(api: Api) -> None:
     wire = await api.wire()
     await wire.send("GET /healthz HTTP/1.1\r\nHo")
@@ -360,7 +381,10 @@ async def test_an_idle_connection_ends() -> None:
     async with running(deadlines=deadlines(idle_s=HEAD_S)) as api:
         wire = await api.wire()
         assert (await wire.request("GET", "/healthz")).status == 200
+        started_s = asyncio.get_running_loop().time()
         assert await wire.is_closed()
+        assert HEAD_S / 2 < asyncio.get_running_loop().time() - started_s < 5 * HEAD_S  # aiohttp's own timer is at 10
+        assert api.metric("edgegw_http_deadlines_total") == 0
 
 
 async def test_work_keeps_a_connection_beyond_its_idle_time() -> None:

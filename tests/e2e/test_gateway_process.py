@@ -114,7 +114,7 @@ def refused(*arguments: str, program: Sequence[str] = ("-m", "edgegw"), launcher
 
 def test_a_port_in_use(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
-        listen = "127.0.0.1:%d" % other.getsockname()[1]
+        listen = f"127.0.0.1:{other.getsockname()[1]}"
         code, lines = refused("--data", str(tmp_path), "--listen", listen)
     hint = "stop what listens there, or choose another address with http.listen or --listen"
     assert lines == [f"edgegw: cannot_listen: cannot listen on {listen}: Address already in use ({hint})"]
@@ -210,7 +210,8 @@ def test_no_connection_is_refused_between_two_lives(tmp_path: Path, end: Callabl
             assert first.request("POST", "/v1/topics/t", {"n": 1})[0] == 201
             end(first)
             [kept] = ear.kept
-            assert [said for said in ear.heard() if said != "WATCHDOG=1"] == (["STOPPING=1"] if end is GatewayProcess.stop else [])
+            last_words = [said for said in ear.heard() if said != "WATCHDOG=1"]
+            assert last_words == (["STOPPING=1"] if end is GatewayProcess.stop else [])
         port = first.port
         waiting = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
         waiting.request("GET", "/v1/messages?after=0")  # while nobody runs
