@@ -246,7 +246,7 @@ TRAY_BYTES: Final = 8 * KIB
 # A gateway whose writer made no turn for this long cannot do its job: /healthz says so.
 HEALTH_STALL_S: Final = 10.0
 # The writer thread may wait this long for the interpreter lock while the loop computes; 5 ms, the default, is many commits.
-SWITCH_INTERVAL_S: Final = 0.001
+SWITCH_INTERVAL_S: Final = 0.0002
 # Buckets of durations in µs: an fsync on an SSD is 200, on a tired card 500,000.
 LATENCY_BUCKETS_US: Final = (100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000)
 # Buckets of sizes in bytes: one reading to one commit.
@@ -267,3 +267,5 @@ HEAD_BYTES_MAX: Final = 64 * KIB
 LINGER_S_MAX: Final = 2.0
 # How long an answer may wait in memory for a client that does not take it: the largest page over a line of 70 KB/s.
 TAKE_S_MAX: Final = 60.0
+# When the start is over and memory is put in order.
+SETTLE_S: Final = 1.0

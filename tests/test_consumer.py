@@ -578,9 +578,7 @@ async def test_time_alone_buries_what_nobody_fetches(tmp_path: Path) -> None:
         assert consumer.ledger.pending == 0
 
 
-async def test_what_is_acknowledged_while_it_is_buried_is_no_dead_letter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_is_acknowledged_while_it_is_buried_is_no_dead_letter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = HandClock()
     async with opened(tmp_path, clock=clock, max_deliver=1) as (bus, consumer):
         await publish(bus, 1)

@@ -160,7 +160,6 @@ def test_requests_under_way_are_finished(run: Run, tmp_path: Path, gated: list[G
     run(main())
 
 
-@pytest.mark.xfail(strict=True, reason="aiohttp drops what comes of a body once it is told to close")
 def test_a_body_that_is_still_coming_is_waited_for(run: Run, tmp_path: Path) -> None:
     async def main() -> None:
         async with alive(in_folder(tmp_path, stop_timeout_s=2)) as gateway:

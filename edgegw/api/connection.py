@@ -21,6 +21,7 @@ would go to a client that most likely died.
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
 from aiohttp import StreamReader, hdrs, web
@@ -168,7 +169,7 @@ class Connection(web.RequestHandler):
         deadlines = self._connections.deadlines
         content, self._content = request.content, None
         self.is_waiting = False
-        if self.expired_in or self.is_half_closed or not content.is_eof():
+        if self.expired_in or self.is_half_closed or self._connections.is_draining or not content.is_eof():
             self.phase, self.deadline_s = LAST, now_s + deadlines.take_s
             return False
         more_bytes = self._behind_head - content.total_bytes
@@ -208,6 +209,11 @@ class Connection(web.RequestHandler):
         if self.is_waiting and self.request_task is not None and not self.expired_in:
             self.expired_in = STOP
             self.request_task.cancel()
+
+    def end_idle(self) -> None:
+        """The gateway stops: close unless a whole head came, whose request is answered."""
+        if self.phase is IDLE or (self.phase is HEAD and self._behind_head < 0):
+            self.force_close()
 
     def abort(self) -> None:
         """Close at once; what was not sent is dropped."""
@@ -299,6 +305,8 @@ class Connections:
         self.now_s = loop.time
         self.refused = 0
         self.expired = 0
+        self.is_draining = False  # every answer is the last one of its connection
+        self._emptied = asyncio.Event()
 
     def __call__(self) -> Connection:
         """The protocol factory."""
@@ -334,6 +342,8 @@ class Connections:
         """It is gone."""
         self._open.discard(connection)
         self._idle.pop(connection, None)
+        if not self._open:
+            self._emptied.set()
 
     def idle(self, connection: Connection) -> None:
         """It waits for its client."""
@@ -348,6 +358,20 @@ class Connections:
         """The gateway stops: no request waits for messages any more."""
         for connection in list(self._open):
             connection.end_wait()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Close what no request came on, and wait until those under way are answered, whose bodies may still be coming.
+
+        aiohttp would drop the rest of such a body as soon as it is told to close the connection.
+        """
+        self.is_draining = True
+        for connection in list(self._open):
+            connection.end_idle()
+        self._emptied.clear()
+        if self._open:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._emptied.wait()
 
     async def sweep(self) -> None:
         """Expire what is past its deadline; runs until cancelled."""

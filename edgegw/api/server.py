@@ -97,8 +97,9 @@ class ApiServer:
     async def stop(self, timeout_s: float) -> None:
         """Finish the requests at work, at most `timeout_s`, and close every connection."""
         self._listener.close()
+        await self._connections.drain(timeout_s)
         self._server.pre_shutdown()
-        await self._server.shutdown(timeout_s)
+        await self._server.shutdown(self._deadlines.linger_s)
 
     # --- one request ------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """`edgegw run`: the gateway in the foreground."""
 
 import argparse
+import gc
 import os
 import sys
 from pathlib import Path
@@ -22,7 +23,9 @@ def run(args: argparse.Namespace) -> int:
     options = {"gateway.data": args.data, "http.listen": args.listen}
     overrides = {key: text for key, text in options.items() if text is not None}
     config = load_config(args.config or DEFAULT_FILE, os.environ, overrides, must_exist=args.config is not None)
-    # After the configuration: a fault in it is told without waiting for these to load.
+    # After the configuration: a fault in it is told without waiting for these to load. Nothing that loads is garbage: the
+    # collector would look through all of it several times. The gateway turns it on again.
+    gc.disable()
     from edgegw.gateway import run as run_gateway
     from edgegw.observe.log import setup
 

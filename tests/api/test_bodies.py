@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -295,6 +296,16 @@ async def test_encodings_that_are_refused(api: Api, encoding: str, body: bytes, 
     assert (reply.status, reply.code) == (status, code)
     assert await api.payloads() == []
     await api.is_well()
+
+
+async def test_a_bomb_is_not_inflated(api: Api) -> None:
+    tracemalloc.start()
+    try:
+        assert (await api.request("POST", TARGET, BOMB, Content_Encoding="gzip")).status == 413
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 8 * BODY_BYTES_MAX
 
 
 async def test_a_transfer_coding_that_nobody_decodes(api: Api) -> None:

@@ -153,14 +153,15 @@ class ReferenceBus:
         wanted = {seq: m for seq, m in stream.stored.items() if seq > floor and is_match(terms.filter, m.topic)}
         self.consumers[terms.name] = Consumer(terms, matched=len(wanted), wanted=wanted)
 
-    def held(self, name: str, seqs: range, now_ms: int) -> bool:
-        """Whether a consumer wants one of these that is not past its TTL."""
-        return any(
-            seq in consumer.wanted and not consumer.wanted[seq].is_expired(now_ms)
+    def held(self, name: str, now_ms: int) -> set[int]:
+        """What a consumer of the stream wants and is not past its TTL."""
+        return {
+            seq
             for consumer in self.consumers.values()
             if consumer.terms.stream == name
-            for seq in seqs
-        )
+            for seq, sent in consumer.wanted.items()
+            if not sent.is_expired(now_ms)
+        }
 
     def _known(self, name: str, key: str, now_ms: int) -> tuple[int, Sent] | None:
         found = self.streams[name].keys.get(key)

@@ -215,7 +215,8 @@ class BusMachine(RuleBasedStateMachine):
             if stats.size_bytes + need + ENVELOPE_BYTES <= BYTES_MAX:
                 continue
             chunks = self.read_chunks(name)
-            if all(self.model.held(name, range(first, last + 1), now_ms) for first, last in chunks.items()):
+            held = self.model.held(name, now_ms)
+            if all(held.intersection(range(first, last + 1)) for first, last in chunks.items()):
                 return
         raise AssertionError("refused though there was room, or something to evict")
 
@@ -493,9 +494,11 @@ class BusMachine(RuleBasedStateMachine):
                 assert self.real(name).inflight == len(consumer.out)
 
     def judge(self) -> None:
+        now_ms = self.clock.wall_ms()
+        held = {name: self.model.held(name, now_ms) for name in self.model.streams}  # a tick evicts before it buries
         self.take_letters()
         for name in self.model.streams:
-            self.judge_stream(name)
+            self.judge_stream(name, held[name])
         for name in self.model.consumers:
             self.judge_consumer(name)
         self.acking = {}
@@ -519,7 +522,7 @@ class BusMachine(RuleBasedStateMachine):
             consumer.dead += 1
             self.model.store("dead-letter", item.seq, Sent(item.topic, item.payload, item.time_ms, item.source_us))
 
-    def judge_stream(self, name: str) -> None:
+    def judge_stream(self, name: str, held: set[int]) -> None:
         model, stats, now_ms = self.model.streams[name], self.bus.streams[name], self.clock.wall_ms()
         chunks = self.read_chunks(name)
         stored = {seq for first, last in chunks.items() for seq in range(first, last + 1)}
@@ -529,7 +532,7 @@ class BusMachine(RuleBasedStateMachine):
         assert stats.rows == len(stored)
         assert stats.first == (min(stored) if stored else model.head + 1)
         if gone:
-            self.judge_eviction(name, gone, chunks, now_ms)
+            self.judge_eviction(name, gone, chunks, held, now_ms)
         assert Counter(stats.removed) == model.removed
         is_held = model.config.policy == "hold"
         assert stats.size_bytes <= (model.config.bytes_max or 0) + ENVELOPE_BYTES
@@ -537,19 +540,18 @@ class BusMachine(RuleBasedStateMachine):
             assert stats.rows <= max(model.config.rows_max, 12)
         self.chunks[name] = chunks
 
-    def judge_eviction(self, name: str, gone: set[int], chunks: dict[int, int], now_ms: int) -> None:
+    def judge_eviction(self, name: str, gone: set[int], chunks: dict[int, int], held: set[int], now_ms: int) -> None:
         """Whole chunks, the oldest first, for a reason, and nothing that is held."""
         model, stats = self.model.streams[name], self.bus.streams[name]
         removed = Counter(stats.removed) - model.removed
         assert removed.total() == len(gone)
         assert removed["ttl"] == sum(model.stored[seq].is_expired(now_ms) for seq in gone)
         if model.config.policy == "hold":
-            acking = set().union(*self.acking.values()) if self.acking else set()
-            assert not any(self.model.held(name, range(seq, seq + 1), now_ms) for seq in gone - acking)
+            assert not gone & held - set().union(*self.acking.values())
         for first, last in chunks.items():
             if last < max(gone):
                 assert model.config.policy == "hold"
-                assert self.model.held(name, range(first, last + 1), now_ms)
+                assert held.intersection(range(first, last + 1))
         if "bytes" in removed:
             assert model.config.bytes_max is not None
         if "age" in removed:

@@ -316,7 +316,9 @@ async def test_who_waits_for_room_while_it_stops_is_told(tmp_path: Path) -> None
     await asyncio.sleep(0)
     rig.gate.set()
     await asyncio.gather(*waits, stopping)
-    assert [getattr(error, "code", None) for error in await asyncio.gather(*tasks, return_exceptions=True)] == ["store_closed"] * 3
+    assert [getattr(error, "code", None) for error in await asyncio.gather(*tasks, return_exceptions=True)] == [
+        "store_closed"
+    ] * 3
 
 
 async def test_after_the_end_each_publish_is_refused(tmp_path: Path) -> None:
