@@ -1,9 +1,10 @@
 """A bus, or only its writer, on a real database in a test's folder, with a clock that the test moves."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import edgegw
 from edgegw.bus import Bus, all_streams
@@ -211,6 +212,14 @@ async def open_bus(folder: Path, *configs: StreamConfig, clock: HandClock | None
         yield bus
     finally:
         await bus.stop()
+
+
+async def begun(work: Coroutine[Any, Any, object]) -> None:
+    """Begin the work, and go away before it is done."""
+    task = asyncio.get_running_loop().create_task(work)
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def until(condition: Callable[[], bool], what: str) -> None:

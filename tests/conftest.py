@@ -1,4 +1,4 @@
-"""What every test shares: how Hypothesis behaves, and that a test which hangs ends."""
+"""What every test shares: how Hypothesis behaves, that Ctrl-C works, and that a test which hangs ends."""
 
 import asyncio
 import faulthandler
@@ -25,6 +25,9 @@ Handler = Callable[[int, FrameType | None], object]
 def pytest_configure(config: pytest.Config) -> None:
     # A copy of the real one: while a test runs, 2 is pytest's.
     config.stash[_STDERR] = os.dup(2)
+    # A run in the background of a script is started with it ignored, and so would be the programs that tests interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

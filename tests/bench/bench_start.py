@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from tests.bench.budgets import budgets
-from tests.bench.measure import TREE, Goal, Options, Pair, Pairs, Result, judged, medians, rounded
+from tests.bench.measure import TREE, Goal, Options, Pair, Pairs, Result, judged, medians, plain_environ, rounded
 from tests.bench.paced_client import PacedClient
 from tests.bench.servers import GatewayServer
 
@@ -57,7 +57,7 @@ def measure(folder: Path, loop: str, count: int) -> tuple[Pairs, Pairs]:
 def import_s() -> float:
     """An interpreter that imports aiohttp.web, from exec to its end."""
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "import aiohttp.web"], cwd=TREE, check=True)
+    subprocess.run([sys.executable, "-c", "import aiohttp.web"], cwd=TREE, env=plain_environ(), check=True)
     return time.perf_counter() - started
 
 

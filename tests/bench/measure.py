@@ -1,6 +1,7 @@
 """What every bench shares: judged results, medians of interleaved pairs, and what the kernel says about a process."""
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -121,10 +122,19 @@ def percentile(numbers: Sequence[float], part: float) -> float:
     return ordered[min(len(ordered) - 1, max(0, -(-round(part * len(ordered) * 1e6) // 10**6) - 1))]
 
 
+def plain_environ() -> dict[str, str]:
+    """The environment of what is measured: without what would configure a gateway, or slow an interpreter down.
+
+    PYTHONDONTWRITEBYTECODE, for one, makes every start compile each module that changed since the last test run.
+    """
+    foreign = ("EDGEGW_", "NOTIFY_", "LISTEN_", "PYTHON")
+    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+
+
 def measured_apart(module: str, *arguments: object) -> dict[str, float]:
     """What `python -m MODULE ARGUMENTS` prints as JSON: a measurement in a process of its own. Raises BenchError."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
-    done = subprocess.run(command, cwd=TREE, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=TREE, env=plain_environ(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise BenchError(f"{module} ended with {done.returncode}: {done.stderr.strip()[-400:]}")
     figures: dict[str, float] = json.loads(done.stdout)

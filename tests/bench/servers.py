@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.bench.measure import TREE, BenchError, cpu_ticks, labelled_bytes
+from tests.bench.measure import TREE, BenchError, cpu_ticks, labelled_bytes, plain_environ
 from tests.gateway_process import free_port
 
 _MIB = 1024 * 1024
@@ -54,10 +54,9 @@ class Server:
 
     def start(self, path: str = "/healthz") -> float:
         """Start it; returns the seconds until `path` was answered with 200. Raises BenchError."""
-        environ = {name: value for name, value in os.environ.items() if not name.startswith(("EDGEGW_", "NOTIFY_", "LISTEN_"))}
         started = time.perf_counter()
         self._process = subprocess.Popen(
-            self._command, cwd=TREE, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            self._command, cwd=TREE, env=plain_environ(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         while not _is_up(self.port, path):
             if self._process.poll() is not None or time.perf_counter() - started > _READY_S:

@@ -27,6 +27,7 @@ from tests.bench.measure import (
     medians,
     mount_of,
     percentile,
+    plain_environ,
     rounded,
     void,
     written_sectors,
@@ -265,3 +266,12 @@ def test_the_loop_of_a_name() -> None:
 
     with asyncio.Runner(loop_factory=loop_factory("asyncio")) as runner:
         assert isinstance(runner.get_loop(), asyncio.SelectorEventLoop)
+
+
+def test_nothing_of_the_caller_reaches_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("EDGEGW_LOG__LEVEL", "debug")
+    monkeypatch.setenv("HOME_OF_NOBODY", "kept")
+    environ = plain_environ()
+    assert environ["HOME_OF_NOBODY"] == "kept"
+    assert not [name for name in environ if name.startswith(("PYTHON", "EDGEGW_"))]

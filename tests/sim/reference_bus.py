@@ -6,6 +6,7 @@ whether that was right. Everything else it predicts.
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from edgegw.config import StreamConfig
 from edgegw.core.cursor import Terms
@@ -26,8 +27,7 @@ def is_match(topic_filter: str, topic: str) -> bool:
     return is_match(further, rest)
 
 
-@dataclass(frozen=True)
-class Sent:
+class Sent(NamedTuple):
     """A message as it was published; equal to another when a client could not tell them apart."""
 
     topic: str
