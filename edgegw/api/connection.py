@@ -97,22 +97,16 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Bytes came; also called by aiohttp with none, to go on parsing."""
-        phase = self.phase
-        if phase is IDLE and data:
-            self._connections.busy(self)
-            self.phase = phase = HEAD
-            self.deadline_s = self.now_s() + self._connections.deadlines.head_s
-        if self._behind_head >= 0:
-            self._behind_head += len(data)
-        else:
-            self._find_head(data)
-            if self._head_bytes > HEAD_BYTES_MAX:
-                self.refuse(RequestError("bad_http", f"the head is longer than {HEAD_BYTES_MAX} bytes", "send shorter headers"))
-                return
-        if phase is WORK:
-            self._hold_back(len(data))
         if data:
-            self._last = data if len(data) > 3 else self._last[-3:] + data
+            if self.phase is IDLE:
+                connections = self._connections
+                connections.busy(self)
+                self.phase = HEAD
+                self.deadline_s = connections.now_s() + connections.deadlines.head_s
+                self._find_head(data)
+                self._last = data
+            elif not self._more(data):
+                return
         try:
             super().data_received(data)
         except ValueError as exc:  # aiohttp 3.11 lets what yarl says of a bad absolute URL pass
@@ -251,6 +245,20 @@ class Connection(web.RequestHandler):
         return response
 
     # --- bytes ------------------------------------------------------------------------------------
+
+    def _more(self, data: bytes) -> bool:
+        """Count bytes that came while there was something to do; whether they may be parsed."""
+        if self._behind_head >= 0:
+            self._behind_head += len(data)
+        elif self.phase is not LAST:
+            self._find_head(data)
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self.refuse(RequestError("bad_http", f"the head is longer than {HEAD_BYTES_MAX} bytes", "send shorter headers"))
+                return False
+        if self.phase is WORK:
+            self._hold_back(len(data))
+        self._last = data if len(data) > 3 else self._last[-3:] + data
+        return True
 
     def _find_head(self, data: bytes) -> None:
         before = self._last[-3:]
