@@ -489,8 +489,8 @@ def test_the_bus_behaves_as_its_model() -> None:
     assert BusMachine.seen >= Counter(HAPPENINGS), f"the runs were too tame: {BusMachine.seen}"
 
 
-@pytest.mark.ci
-@pytest.mark.timeout(1200)
+@pytest.mark.all
+@pytest.mark.timeout(7200)
 def test_the_bus_behaves_as_its_model_for_long() -> None:
     run_state_machine_as_test(BusMachine, settings=settings(max_examples=600, stateful_step_count=60, derandomize=False))
     assert BusMachine.seen >= Counter(HAPPENINGS)
