@@ -15,7 +15,16 @@ from edgegw.core.cursor import Terms
 from edgegw.core.record import OCTETS, RECORD_BYTES, Batch, Message
 from edgegw.core.topic import FilterIndex, check_topic
 from edgegw.errors import Busy, Conflict, NotFound, StoreFull
-from edgegw.limits import COUNT_RETRIES_MAX, MATCH_CACHE_MAX, PAGE_BYTES, PUBLISH_WAIT_S, SUBSCRIPTIONS_MAX
+from edgegw.limits import (
+    COUNT_RETRIES_MAX,
+    MATCH_CACHE_MAX,
+    PAGE_BYTES,
+    PUBLISH_WAIT_S,
+    SUBSCRIPTIONS_BYTES,
+    SUBSCRIPTIONS_MAX,
+    WINDOW_BYTES_MAX,
+    WINDOW_BYTES_MIN,
+)
 from edgegw.store.jobs import Change, Create, Delete, Job, Outcome, Part, Publish, Receipt, Settle, StreamStats, Tick
 from edgegw.store.journal import Journal
 from edgegw.store.reader import Page, Picked, Range, Reader
@@ -87,6 +96,11 @@ class Bus:
     def queued_bytes(self) -> int:
         """Bytes waiting for the writer."""
         return self._journal.queued_bytes
+
+    @property
+    def window_bytes(self) -> int:
+        """What the window of a live subscription may hold: less, the more there are."""
+        return max(WINDOW_BYTES_MIN, min(WINDOW_BYTES_MAX, SUBSCRIPTIONS_BYTES // max(1, self._subscriptions)))
 
     @property
     def subscriptions(self) -> int:

@@ -258,6 +258,23 @@ FETCH_PAUSE_S: Final = 0.02
 # Bytes of dead letters in one commit: a part of the smallest stream, so that they fit into any.
 LETTERS_BYTES: Final = STREAM_BYTES_MIN // 4
 
+# --- event streams ------------------------------------------------------------------------------
+# A stream writes at most this often: half of the delay that is aimed at, and what came meanwhile shares one system call.
+STREAM_PACE_S: Final = 0.002
+# The same for each open stream: a write costs about 30 us, so all of them together leave most of the loop to others.
+STREAM_PACE_EACH_S: Final = 0.0001
+# A comment is sent after so long without an event: proxies drop what is silent for 30 to 60 s.
+STREAM_COMMENT_S: Final = 15.0
+# What is handed to a connection at once: beyond it the client has to take something first.
+EVENT_SLICE_BYTES: Final = 64 * KIB
+# Encoded rows that are remembered for the other streams they go to: the newest, in bytes and in number.
+EVENT_ROWS_BYTES: Final = MIB
+EVENT_ROWS_MAX: Final = 2048
+# Windows of all live subscriptions together: beyond 128 full ones each gets less …
+SUBSCRIPTIONS_BYTES: Final = 64 * MIB
+# … and never less than this, a few messages of 4 KiB.
+WINDOW_BYTES_MIN: Final = 16 * KIB
+
 # --- HTTP connections ---------------------------------------------------------------------------
 # Requests that a client sends ahead of an answer: eight ordinary ones; what is beyond waits in the kernel, not in our memory.
 EARLY_BYTES_MAX: Final = 64 * KIB

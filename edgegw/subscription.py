@@ -10,12 +10,16 @@ from collections import deque
 from typing import Protocol
 
 from edgegw.core.record import Gap, Message
-from edgegw.limits import WINDOW_BYTES_MAX, WINDOW_MESSAGES_MAX
+from edgegw.limits import WINDOW_MESSAGES_MAX
 from edgegw.store.reader import Page
 
 
 class Backlog(Protocol):
     """What a subscription reads back from."""
+
+    @property
+    def window_bytes(self) -> int:
+        """What a window may hold, with so many of them open."""
 
     def head(self, stream: str) -> int:
         """Last committed sequence number of the stream."""
@@ -57,7 +61,7 @@ class Subscription:
         if message.stream in self._behind or (self.stream is not None and message.stream != self.stream):
             return
         size_bytes = len(message.payload)
-        full = len(self._window) >= WINDOW_MESSAGES_MAX or self._window_bytes + size_bytes > WINDOW_BYTES_MAX
+        full = len(self._window) >= WINDOW_MESSAGES_MAX or self._window_bytes + size_bytes > self._backlog.window_bytes
         if full and self._window:
             self._behind[message.stream] = message.seq - 1
         else:
@@ -65,13 +69,17 @@ class Subscription:
             self._window_bytes += size_bytes
         self._wake.set()
 
+    def take(self) -> list[Message | Gap]:
+        """What is in the window, without waiting for more or for the disk."""
+        ready = list(self._window)
+        self._window.clear()
+        self._window_bytes = 0
+        return ready
+
     async def next(self) -> list[Message | Gap]:
         """Everything that is ready, at least one; `[]` once the subscription is closed. Raises StoreError."""
         while not self.is_closed:
-            if self._window:
-                ready = list(self._window)
-                self._window.clear()
-                self._window_bytes = 0
+            if ready := self.take():
                 return ready
             if self._behind:
                 items = await self._catch_up(next(iter(self._behind)))
@@ -91,7 +99,7 @@ class Subscription:
 
     async def _catch_up(self, stream: str) -> list[Message | Gap]:
         position = self._behind[stream]
-        page = await self._backlog.page(stream, self.topic_filter, position, WINDOW_MESSAGES_MAX, WINDOW_BYTES_MAX)
+        page = await self._backlog.page(stream, self.topic_filter, position, WINDOW_MESSAGES_MAX, self._backlog.window_bytes)
         if page.position >= self._backlog.head(stream):
             del self._behind[stream]  # no await since the read: the next commit is offered again
         else:

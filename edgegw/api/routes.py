@@ -9,6 +9,7 @@ from edgegw.api.bodies import check_content_type, check_flag, check_key, check_t
 from edgegw.api.queries import Query
 from edgegw.api.routing import Answer, Call, Route
 from edgegw.api.rows import rows_body
+from edgegw.api.stream import Streams
 from edgegw.api.times import parse_time_us
 from edgegw.bus import Bus, Options, Share
 from edgegw.clock import Clock
@@ -59,6 +60,7 @@ class Routes:
         self._clock = clock
         self._status = status
         self._is_healthy = is_healthy
+        self._streams = Streams(bus, metrics, clock.mono_s)
 
     def table(self) -> list[Route]:
         """Every route."""
@@ -70,6 +72,7 @@ class Routes:
             Route("POST", "/v1/topics/{topic*}", self.publish),
             Route("POST", "/v1/messages", self.publish_batch),
             Route("GET", "/v1/messages", self.messages),
+            Route("GET", "/v1/stream", self._streams.stream),
             Route("GET", "/v1/retained", self.retained),
             Route("GET", "/v1/consumers", self.consumers),
             Route("PUT", "/v1/consumers/{name}", self.make_consumer),

@@ -1,6 +1,6 @@
 """From a request line to a handler: one dict of exact paths, one of prefixes; and what a handler gets and gives."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -13,10 +13,10 @@ from edgegw.limits import DEADLINE_SLACK_S
 
 
 class Answer(NamedTuple):
-    """What a handler gives back."""
+    """What a handler gives back; a generator as the body is sent part by part, until it ends or the client is gone."""
 
     status: int
-    body: bytes
+    body: bytes | AsyncGenerator[bytes, None]
     headers: Mapping[str, str]
 
 
@@ -36,6 +36,10 @@ class Call:
         """The request is read: its answer is due from now on within the route's time, `extra_s` more for a wait it asked for."""
         self.deadline_s = self._connection.now_s() + self._timeout_s + extra_s
         self._connection.work(self.deadline_s, is_waiting=extra_s > 0)
+
+    def stream(self) -> None:
+        """The request is read, and its answer has no end: it ends with its client, or with the gateway."""
+        self._connection.work(0.0, is_waiting=True)
 
     @property
     def left_s(self) -> float:

@@ -27,9 +27,10 @@ def row(message: Message, *, raw: bool = False, deliveries: int = 0) -> str:
     return "".join(parts)
 
 
-def gap_row(gap: Gap) -> str:
-    """One gap."""
-    return f'{{"gap":{{"first":{gap.first},"last":{gap.last},"count":{gap.messages},"reason":"{gap.reason}"}}}}'
+def gap_row(gap: Gap, *, names_stream: bool = False) -> str:
+    """One gap; `names_stream` where rows of several streams come together."""
+    name = f'"stream":{_quoted(gap.stream)},' if names_stream else ""
+    return f'{{"gap":{{{name}"first":{gap.first},"last":{gap.last},"count":{gap.messages},"reason":"{gap.reason}"}}}}'
 
 
 def rows_body(items: Iterable[Message | Gap | Delivered], *, raw: bool = False) -> bytes:

@@ -7,6 +7,7 @@ against `web.Application` with one route this saves about a fifth of a small req
 import asyncio
 import re
 import socket
+from contextlib import aclosing
 
 from aiohttp import web
 
@@ -119,6 +120,8 @@ class ApiServer:
             call, handler, route = self._router.find(request, connection)
             self._guard(request)
             answer = await handler(call)
+            if not isinstance(answer.body, bytes):
+                return await self._stream(request, connection, answer, request_id, route)
         except GatewayError as exc:
             answer = self._refuse(exc, request_id, route)
         except asyncio.CancelledError:
@@ -142,6 +145,34 @@ class ApiServer:
         children = self._children.get((route, status)) or self._child(route, status)
         children[0].inc()
         children[1].observe(int((now_s - started_s) * 1e6))
+        return response
+
+    async def _stream(
+        self, request: web.BaseRequest, connection: Connection, answer: Answer, request_id: str, route: str
+    ) -> web.StreamResponse:
+        """Send an answer that has no end; its connection ends with it."""
+        assert not isinstance(answer.body, bytes)
+        response = web.StreamResponse(status=answer.status, headers={**answer.headers, "X-Request-Id": request_id})
+        response.force_close()
+        async with aclosing(answer.body) as parts:
+            first = await anext(parts)  # what goes wrong before it has an answer of its own
+            (self._children.get((route, answer.status)) or self._child(route, answer.status))[0].inc()
+            await response.prepare(request)
+            try:
+                await response.write(first)
+                async for part in parts:
+                    await response.write(part)
+            except asyncio.CancelledError:
+                if not connection.expired_in or request.task.uncancel() > 0:
+                    raise
+            except ConnectionError:
+                raise
+            except Exception as exc:  # as in _handle; the answer began, so all that is left is not to end it well
+                _log.error("request.failed", error=exc, route=route)
+                connection.abort()
+                return response
+            await response.write_eof()
+        connection.done(request, self._now_s())
         return response
 
     def _next_id(self) -> str:
