@@ -9,11 +9,31 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from edgegw.config_source import Given, Origin, Sources, collect, environment_name
-from edgegw.config_values import Kind, Setting, choice, filters, integer, loopback_address, name, number, path, setting, shown
+from edgegw.config_source import LISTS, Given, Origin, Sources, collect, environment_name
+from edgegw.config_values import (
+    Kind,
+    Setting,
+    choice,
+    filters,
+    integer,
+    loopback_address,
+    name,
+    number,
+    one_filter,
+    path,
+    prefix,
+    setting,
+    shown,
+    url,
+)
 from edgegw.errors import ConfigError, Fault
 from edgegw.limits import (
     CONNECTIONS_MAX,
+    LINK_BATCH_MESSAGES_MAX,
+    LINK_CONCURRENCY_MAX,
+    LINK_RATE_MAX,
+    LINK_TIMEOUT_S_MAX,
+    LINKS_MAX,
     REQUEST_TIMEOUT_S_MAX,
     REQUEST_TIMEOUT_S_MIN,
     STOP_TIMEOUT_S_MAX,
@@ -107,6 +127,44 @@ class StreamConfig:
     )
 
 
+_NAME = name()  # inside a class with a field of that name it is hidden
+
+
+@dataclass(frozen=True, slots=True)
+class LinkConfig:
+    """[[link]]: an HTTP upstream that gets the messages of a stream."""
+
+    name: str = field(metadata=setting(name(), "name; the link's cursor is the consumer `link.NAME`"))
+    url: str = field(
+        metadata=setting(url(), "where batches are posted; of another gateway `https://HOST:PORT/v1/messages`"),
+    )
+    stream: str = field(default="default", metadata=setting(_NAME, "stream that is sent"))
+    filter: str = field(default="#", metadata=setting(one_filter(), "which topics of it"))
+    start: str = field(
+        default="all", metadata=setting(choice("all", "new"), "where a new link begins: with what is stored, or with what comes")
+    )
+    prefix: str = field(default="", metadata=setting(prefix(), "put before each topic on its way, as `plant-7/`"))
+    format: str = field(
+        default="msgpack",
+        metadata=setting(choice("msgpack", "json"), "of a batch, which is an array as `POST /v1/messages` takes it"),
+    )
+    token_file: Path | None = field(default=None, metadata=setting(path(), "file with the token for `Authorization: Bearer`"))
+    ca_file: Path | None = field(
+        default=None, metadata=setting(path(), "who may sign the upstream's certificate; else the system's")
+    )
+    certificate: Path | None = field(default=None, metadata=setting(path(), "client certificate (PEM)"))
+    key: Path | None = field(default=None, metadata=setting(path(), "its key (PEM); when not set, it stands in `certificate`"))
+    batch_messages_max: int = field(default=1000, metadata=setting(integer(1, LINK_BATCH_MESSAGES_MAX), "messages in a request"))
+    concurrency_max: int = field(
+        default=4,
+        metadata=setting(integer(1, LINK_CONCURRENCY_MAX), "requests under way at once; 1 keeps the order"),
+    )
+    messages_per_s: float = field(default=0.0, metadata=setting(number(0, LINK_RATE_MAX), "rate limit; 0 is none"))
+    bytes_per_s: float = field(default=0.0, metadata=setting(number(0, LINK_RATE_MAX), "rate limit of request bodies; 0 is none"))
+    live_share: float = field(default=0.8, metadata=setting(number(0.05, 0.95), "share of live data while there is a backlog"))
+    timeout_s: float = field(default=30.0, metadata=setting(number(1, LINK_TIMEOUT_S_MAX), "how long a request may take in all"))
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """All of it. `streams` stand in the order in which they match."""
@@ -115,6 +173,7 @@ class Config:
     http: HttpConfig = field(default_factory=HttpConfig)
     log: LogConfig = field(default_factory=LogConfig)
     streams: tuple[StreamConfig, ...] = ()
+    links: tuple[LinkConfig, ...] = ()
 
 
 class SettingRow(NamedTuple):
@@ -136,12 +195,13 @@ class Reading(NamedTuple):
     files: tuple[str, ...]
 
 
-Section = type[GatewayConfig] | type[HttpConfig] | type[LogConfig] | type[StreamConfig]
+Section = type[GatewayConfig] | type[HttpConfig] | type[LogConfig] | type[StreamConfig] | type[LinkConfig]
 SECTIONS: Final[Mapping[str, Section]] = {
     "gateway": GatewayConfig,
     "http": HttpConfig,
     "log": LogConfig,
     "stream": StreamConfig,
+    "link": LinkConfig,
 }
 
 
@@ -156,8 +216,10 @@ def read_config(file: Path, environ: Mapping[str, str], overrides: Mapping[str, 
     sources = collect(file, environ, overrides, must_exist=must_exist, known=known)
     faults = sources.faults
     values = {section: _decode(SECTIONS[section], given, faults) for section, given in sources.sections.items()}
-    streams = {name: _decode(StreamConfig, given, faults) for name, given in sources.streams.items()}
+    streams = {name: _decode(StreamConfig, given, faults) for name, given in sources.lists["stream"].items()}
+    links = {name: _decode(LinkConfig, given, faults) for name, given in sources.lists["link"].items()}
     _check_streams(streams, sources)
+    _check_links(links, streams, sources)
     if faults:
         sources.sort_faults()
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
@@ -167,6 +229,7 @@ def read_config(file: Path, environ: Mapping[str, str], overrides: Mapping[str, 
         http=HttpConfig(**values["http"]),
         log=LogConfig(**values["log"]),
         streams=tuple(StreamConfig(**stream) for stream in streams.values()),
+        links=tuple(LinkConfig(**link) for link in links.values()),
     )
     return Reading(config, _origins(sources), tuple(sources.files))
 
@@ -176,7 +239,7 @@ def setting_rows() -> Iterator[SettingRow]:
     for section, cls in SECTIONS.items():
         for f in fields(cls):
             about: Setting = f.metadata["setting"]
-            env = "" if section == "stream" else environment_name(section, f.name)
+            env = "" if section in LISTS else environment_name(section, f.name)
             yield SettingRow(section, f.name, about.kind, about.meaning, f.default, env)
 
 
@@ -198,7 +261,7 @@ def _check_streams(streams: Mapping[str, Mapping[str, Any]], sources: Sources) -
     """What concerns several fields or streams."""
     owners: dict[str, str] = {}
     for stream, values in streams.items():
-        given, head = sources.streams[stream], sources.heads[stream]
+        given, head = sources.lists["stream"][stream], sources.heads["stream", stream]
         at = given["topics"].origin if "topics" in given else head._replace(key=f"{head.key}.topics")
         topics: tuple[str, ...] = values.get("topics", ())
         # A list that is wrong in itself has its fault already.
@@ -213,12 +276,28 @@ def _check_streams(streams: Mapping[str, Mapping[str, Any]], sources: Sources) -
                 sources.faults.append(at.fault(f"has the topic filter {shown(topic_filter)}, which {owner} has already"))
     count = len(streams.keys() | set(BUILT_IN_STREAMS))
     if count > STREAMS_MAX:
-        last = list(sources.heads.values())[-1]
+        last = [head for (section, _), head in sources.heads.items() if section == "stream"][-1]
         sources.faults.append(last.fault(f"makes {count} streams with the built-in ones, more than {STREAMS_MAX}"))
+
+
+def _check_links(links: Mapping[str, Mapping[str, Any]], streams: Mapping[str, object], sources: Sources) -> None:
+    for link, values in links.items():
+        given, head = sources.lists["link"][link], sources.heads["link", link]
+        if "url" not in given and sources.is_complete:
+            sources.faults.append(head._replace(key=f"{head.key}.url").fault("is missing: where should the messages go?"))
+        stream = values.get("stream", "default")
+        if stream not in streams and stream not in BUILT_IN_STREAMS and sources.is_complete:
+            at = given["stream"].origin if "stream" in given else head
+            sources.faults.append(at.fault(f"is {shown(stream)}, and there is no such stream"))
+        if "key" in values and "certificate" not in values:
+            sources.faults.append(given["key"].origin.fault("stands without a certificate"))
+    if len(links) > LINKS_MAX:
+        sources.faults.append(sources.heads["link", list(links)[-1]].fault(f"is link {len(links)}, more than {LINKS_MAX}"))
 
 
 def _origins(sources: Sources) -> dict[str, Origin]:
     found = {f"{section}.{key}": value.origin for section, given in sources.sections.items() for key, value in given.items()}
-    for stream, given in sources.streams.items():
-        found.update({f"stream[{stream}].{key}": value.origin for key, value in given.items()})
+    for section, tables in sources.lists.items():
+        for table, given in tables.items():
+            found.update({f"{section}[{table}].{key}": value.origin for key, value in given.items()})
     return found

@@ -19,6 +19,9 @@ ENV_PREFIX: Final = "EDGEGW_"
 ENVIRONMENT: Final = "environment"
 COMMAND_LINE: Final = "command line"
 
+# Sections that may stand several times, each with a name.
+LISTS: Final = ("stream", "link")
+
 KeyPath = tuple[str | int, ...]
 Known = Mapping[str, Collection[str]]
 
@@ -49,13 +52,13 @@ class Given(NamedTuple):
 
 
 class Sources:
-    """Everything that was given, merged; `streams` in the order in which their names first appeared."""
+    """Everything that was given, merged; `lists` has the named tables of LISTS, in the order in which they first appeared."""
 
     def __init__(self, known: Known) -> None:
         self.known = known
-        self.sections: dict[str, dict[str, Given]] = {section: {} for section in known if section != "stream"}
-        self.streams: dict[str, dict[str, Given]] = {}
-        self.heads: dict[str, Origin] = {}  # where each stream begins first
+        self.sections: dict[str, dict[str, Given]] = {section: {} for section in known if section not in LISTS}
+        self.lists: dict[str, dict[str, dict[str, Given]]] = {section: {} for section in known if section in LISTS}
+        self.heads: dict[tuple[str, str], Origin] = {}  # where each named table begins first
         self.faults: list[Fault] = []
         self.files: list[str] = []
         self.tried: list[str] = []
@@ -177,8 +180,8 @@ def _merge(document: dict[str, object], file: str, lines: Mapping[KeyPath, int],
         origin = Origin(file, locate(lines, (section,)), section)
         if section not in sources.known:
             sources.faults.append(origin.fault(_unknown_section(section, sources.known)))
-        elif section == "stream":
-            _merge_streams(table, origin, lines, sources)
+        elif section in LISTS:
+            _merge_list(section, table, origin, lines, sources)
         elif not isinstance(table, dict):
             sources.faults.append(origin.fault(f"must be a table, [{section}], is {shown(table)}"))
         else:
@@ -188,28 +191,28 @@ def _merge(document: dict[str, object], file: str, lines: Mapping[KeyPath, int],
                 _put(into, key, Given(value, place), sources.known[section], sources)
 
 
-def _merge_streams(tables: object, origin: Origin, lines: Mapping[KeyPath, int], sources: Sources) -> None:
+def _merge_list(section: str, tables: object, origin: Origin, lines: Mapping[KeyPath, int], sources: Sources) -> None:
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        sources.faults.append(origin.fault("must be a list of tables, each headed [[stream]]"))
+        sources.faults.append(origin.fault(f"must be a list of tables, each headed [[{section}]]"))
         return
     seen: dict[str, int | None] = {}
     for i, table in enumerate(tables):
         name = table.get("name")
         is_named = isinstance(name, str)
         # Without a name it is one of its own, so that the rest of it is judged too.
-        stream = name if is_named else f"#{i + 1} in {origin.file}"
-        head = Origin(origin.file, locate(lines, ("stream", i)), f"stream[{name if is_named else f'#{i + 1}'}]")
+        entry = name if is_named else f"#{i + 1} in {origin.file}"
+        head = Origin(origin.file, locate(lines, (section, i)), f"{section}[{name if is_named else f'#{i + 1}'}]")
         if name is None:
             sources.faults.append(head.fault("has no name"))
-        elif stream in seen:
-            before = "" if seen[stream] is None else f" on line {seen[stream]}"
+        elif entry in seen:
+            before = "" if seen[entry] is None else f" on line {seen[entry]}"
             sources.faults.append(head.fault(f"stands in this file already{before}; write its settings in one place"))
-        seen.setdefault(stream, head.line)
-        sources.heads.setdefault(stream, head)
-        into = sources.streams.setdefault(stream, {})
+        seen.setdefault(entry, head.line)
+        sources.heads.setdefault((section, entry), head)
+        into = sources.lists[section].setdefault(entry, {})
         for key, value in table.items():
-            place = Origin(origin.file, locate(lines, ("stream", i, key)), f"{head.key}.{key}")
-            _put(into, key, Given(value, place), sources.known["stream"], sources)
+            place = Origin(origin.file, locate(lines, (section, i, key)), f"{head.key}.{key}")
+            _put(into, key, Given(value, place), sources.known[section], sources)
 
 
 def _put(into: dict[str, Given], key: str, given: Given, known: Collection[str], sources: Sources) -> None:
@@ -239,8 +242,8 @@ def _add_environment(environ: Mapping[str, str], sources: Sources) -> None:
         if name in places:
             section, key = places[name]
             sources.sections[section][key] = Given(environ[name], origin, is_text=True)
-        elif name.startswith(f"{ENV_PREFIX}STREAM__"):
-            sources.faults.append(origin.fault("streams are set in files only, by [[stream]]"))
+        elif (section := name.removeprefix(ENV_PREFIX).partition("__")[0].lower()) in LISTS and "__" in name:
+            sources.faults.append(origin.fault(f"{section}s are set in files only, by [[{section}]]"))
         elif name in misspelt:
             sources.faults.append(origin.fault(f'unknown name (did you mean "{misspelt[name]}"?)'))
         elif "__" in name:

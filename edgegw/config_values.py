@@ -8,8 +8,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
-from edgegw.core.topic import check_filter
+from edgegw.core.topic import check_filter, check_topic
 from edgegw.errors import RequestError, printable
 from edgegw.limits import CONFIG_SHOWN_CHARACTERS_MAX, NAME_BYTES_MAX, PORT_MAX, STREAM_FILTERS_MAX
 
@@ -137,6 +138,52 @@ def loopback_address() -> Kind:
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     return Kind("HOST:PORT, loopback only; port 0 takes any free one", decode)
+
+
+def one_filter() -> Kind:
+    """One MQTT topic filter."""
+
+    def decode(raw: object) -> str:
+        try:
+            return check_filter(_string(raw))
+        except RequestError as error:
+            raise ValueError(error.what) from None
+
+    return Kind("topic filter", decode)
+
+
+def prefix() -> Kind:
+    """What may stand before a topic: a topic itself, or nothing."""
+
+    def decode(raw: object) -> str:
+        text = _string(raw)
+        try:
+            return check_topic(text) if text else text
+        except RequestError as error:
+            raise ValueError(error.what) from None
+
+    return Kind("beginning of a topic", decode)
+
+
+def url() -> Kind:
+    """An http or https URL without credentials or fragment."""
+
+    def decode(raw: object) -> str:
+        text = _string(raw)
+        try:
+            parts = urlsplit(text)
+            is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            parts, is_good = None, False
+        if parts is None or not is_good or not text.isascii() or not text.isprintable() or " " in text:
+            raise ValueError(f'must be a URL, as "https://example.org:8443/v1/messages", is {shown(text)}')
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("has credentials in it; put a token into a file and name it as token_file")
+        if parts.fragment:
+            raise ValueError("has a fragment, which no server gets to see")
+        return text
+
+    return Kind("http:// or https:// URL", decode)
 
 
 def split_address(text: str) -> tuple[str, int]:

@@ -125,6 +125,17 @@ STREAM_AGE_S_MAX: Final = TTL_S_MAX
 # Topic filters of one stream: each is a path in the matcher; more are a list that wants a wildcard.
 STREAM_FILTERS_MAX: Final = 256
 
+# Links: each holds a window of messages in memory and a few connections.
+LINKS_MAX: Final = 16
+# Messages in a request of a link: fifty requests to send what fits into a body.
+LINK_BATCH_MESSAGES_MAX: Final = 10_000
+# Requests a link may have under way: beyond it a slow upstream gets slower.
+LINK_CONCURRENCY_MAX: Final = 32
+# A rate limit above it limits nothing.
+LINK_RATE_MAX: Final = 1_000_000_000
+# An upstream that takes longer for a request is one that hangs.
+LINK_TIMEOUT_S_MAX: Final = 600
+
 # --- the command line as a client ---------------------------------------------------------------
 # A gateway answers a publish within its own request limit (10 s); three times that is a gateway that hangs.
 CLIENT_TIMEOUT_S: Final = 30.0

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from edgegw.config import SettingRow, setting_rows
+from edgegw.config_source import LISTS
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- config -->", "<!-- /config -->"
@@ -10,7 +11,7 @@ BEGIN, END = "<!-- config -->", "<!-- /config -->"
 
 def default(row: SettingRow) -> str:
     """The default as it would stand in the file."""
-    if row.section == "stream" and row.key == "name":
+    if row.section in LISTS and row.key in ("name", "url"):
         return "required"
     if row.default is None:
         return "not set"
@@ -27,7 +28,7 @@ def table() -> str:
     """What must stand between the markers."""
     lines = ["| key | takes | default | environment | meaning |", "|---|---|---|---|---|"]
     for row in setting_rows():
-        key = f"[[stream]] {row.key}" if row.section == "stream" else f"{row.section}.{row.key}"
+        key = f"[[{row.section}]] {row.key}" if row.section in LISTS else f"{row.section}.{row.key}"
         env = f"`{row.env}`" if row.env else "-"
         lines.append(f"| `{key}` | {row.kind.takes} | {default(row)} | {env} | {row.meaning} |")
     return "\n".join(lines)

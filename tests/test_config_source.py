@@ -77,13 +77,13 @@ def test_streams_merge_by_name(file: Path) -> None:
     )
     sources = collected(file)
     assert sources.faults == []
-    assert {name: {key: given.value for key, given in keys.items()} for name, keys in sources.streams.items()} == {
+    assert {name: {key: given.value for key, given in keys.items()} for name, keys in sources.lists["stream"].items()} == {
         "b": {"name": "b", "topics": ["x"], "rows_max": 3},
         "a": {"name": "a", "rows_max": 2},
         "c": {"name": "c"},
     }
-    assert list(sources.streams) == ["b", "a", "c"]
-    assert sources.heads["b"] == Origin(str(file), 1, "stream[b]")
+    assert list(sources.lists["stream"]) == ["b", "a", "c"]
+    assert sources.heads["stream", "b"] == Origin(str(file), 1, "stream[b]")
 
 
 def test_a_stream_stands_once_in_a_file(file: Path) -> None:
@@ -100,7 +100,7 @@ def test_streams_without_a_name_are_apart(file: Path) -> None:
         ["edgegw.toml:5", "stream[#2].x"],
         ["conf.d/a.toml:1", "stream[#1]"],
     ]
-    assert [keys["rows_max"].value for keys in collected(file).streams.values()] == [1, 2, 3]
+    assert [keys["rows_max"].value for keys in collected(file).lists["stream"].values()] == [1, 2, 3]
 
 
 def test_other_files_in_conf_d_are_let_be(file: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from edgegw.config import Reading, SettingRow, read_config, setting_rows
-from edgegw.config_source import DEFAULT_FILE
+from edgegw.config_source import DEFAULT_FILE, LISTS
 from edgegw.errors import ConfigError
 
 
@@ -33,7 +33,8 @@ def show(args: argparse.Namespace) -> int:
     if args.json:
         origins = {key: str(origin) for key, origin in reading.origins.items()}
         tables = asdict(reading.config)
-        tables["stream"] = tables.pop("streams")  # as in the file
+        for section in LISTS:
+            tables[section] = tables.pop(f"{section}s")  # as in the file
         print(json.dumps({"config": tables, "origins": origins, "files": reading.files}, default=str))
     else:
         sys.stdout.writelines(f"{line}\n" for line in _toml_lines(reading))
@@ -63,7 +64,7 @@ def _toml_lines(reading: Reading) -> Iterator[str]:
     section = ""
     rows = list(setting_rows())
     for row in rows:
-        if row.section == "stream":
+        if row.section in LISTS:
             continue
         if row.section != section:
             if section:
@@ -72,11 +73,12 @@ def _toml_lines(reading: Reading) -> Iterator[str]:
             yield f"[{section}]"
         yield f"# {row.meaning}"
         yield _toml_line(row, getattr(getattr(reading.config, section), row.key), reading, f"{section}.{row.key}")
-    for stream in reading.config.streams:
-        yield from ("", "[[stream]]")
-        for row in rows:
-            if row.section == "stream":
-                yield _toml_line(row, getattr(stream, row.key), reading, f"stream[{stream.name}].{row.key}")
+    for section in LISTS:
+        for table in getattr(reading.config, f"{section}s"):
+            yield from ("", f"[[{section}]]")
+            for row in rows:
+                if row.section == section:
+                    yield _toml_line(row, getattr(table, row.key), reading, f"{section}[{table.name}].{row.key}")
 
 
 def _toml_line(row: SettingRow, value: object, reading: Reading, key: str) -> str:
