@@ -5,7 +5,8 @@ Every topic belongs to exactly one stream: the first configured one with a match
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from edgegw.clock import Clock
@@ -25,7 +26,7 @@ from edgegw.limits import (
     WINDOW_BYTES_MAX,
     WINDOW_BYTES_MIN,
 )
-from edgegw.store.jobs import Change, Create, Delete, Job, Outcome, Part, Publish, Receipt, Settle, StreamStats, Tick
+from edgegw.store.jobs import Change, Configure, Create, Delete, Job, Outcome, Part, Publish, Receipt, Settle, StreamStats, Tick
 from edgegw.store.journal import Journal
 from edgegw.store.reader import Page, Picked, Range, Reader
 from edgegw.store.writer import Writer
@@ -65,15 +66,12 @@ class Bus:
     ) -> None:
         self.streams: dict[str, StreamStats] = {}
         self.consumers: dict[str, Consumer] = {}
+        self.epoch = ""  # of the store: with stream and number it names a message among all there are
         self._journal = Journal(writer, reader, clock, on_commit=self._committed, on_death=on_death)
         self._clock = clock
         self._watch = watch
         self._by_number: dict[int, Consumer] = {}
-        self._stream_filters: FilterIndex[tuple[int, str]] = FilterIndex()
-        for order, config in enumerate(streams):
-            for topic_filter in config.topics:
-                self._stream_filters.add(topic_filter, (order, config.name))
-        self._routes: dict[str, str] = {}  # topics that were checked, with their stream
+        self._route_by(streams)
         self._live: FilterIndex[Subscription] = FilterIndex()
         self._subscriptions = 0
         self._changing = asyncio.Lock()
@@ -81,7 +79,9 @@ class Bus:
     async def start(self) -> None:
         """Open the store. Raises StoreError."""
         self._create_future: Callable[[], asyncio.Future[Receipt]] = asyncio.get_running_loop().create_future
-        self._absorb(await self._journal.start())
+        outcome = await self._journal.start()
+        self.epoch = outcome.epoch
+        self._absorb(outcome)
 
     async def stop(self) -> None:
         """Commit what was accepted and close the store."""
@@ -188,6 +188,13 @@ class Bus:
             await self._journal.room(batch.size_bytes, wait_s)
         await self._journal.submit(Publish([share.part for share in shares]))
         return shares
+
+    def _route_by(self, streams: Iterable[StreamConfig]) -> None:
+        self._stream_filters: FilterIndex[tuple[int, str]] = FilterIndex()
+        for order, config in enumerate(streams):
+            for topic_filter in config.topics:
+                self._stream_filters.add(topic_filter, (order, config.name))
+        self._routes: dict[str, str] = {}  # topics that were checked, with their stream
 
     # --- read -------------------------------------------------------------------------------------
 
@@ -336,8 +343,19 @@ class Bus:
             except (NotFound, StoreFull):
                 continue  # deleted meanwhile, or no room for its dead letters, which wait
 
+    async def change_streams(self, streams: Sequence[StreamConfig], free_bytes: int) -> None:
+        """Work with these streams from now on, with the store open: what was accepted before goes where it was routed.
+
+        One that is not among them keeps its data, as at a start. Raises StoreError: nothing changed.
+        """
+        await self._journal.submit(Configure(streams, free_bytes))
+
     def _committed(self, jobs: list[Job], outcome: Outcome) -> None:
         self._absorb(outcome)
+        if outcome.is_configured:
+            for job in jobs:
+                if isinstance(job, Configure) and job.error is None:
+                    self._route_by(job.streams)  # only now: before it, a new stream is not there
         if len(self._live):
             for job in jobs:
                 if isinstance(job, Publish) and job.error is None:
@@ -385,7 +403,8 @@ class Bus:
                     subscription.offer(message)
 
 
-def all_streams(configured: Sequence[StreamConfig], built_in: Sequence[str]) -> list[StreamConfig]:
-    """The configured streams and the built-in ones that the configuration does not mention."""
-    names = {config.name for config in configured}
-    return [*configured, *(StreamConfig(name=name) for name in built_in if name not in names)]
+def all_streams(configured: Sequence[StreamConfig], built_in: Mapping[str, StreamConfig]) -> list[StreamConfig]:
+    """The configured streams, and the built-in ones behind them: their topics are theirs unless another stream takes them."""
+    given = {config.name: config for config in configured}
+    own = [config for config in configured if config.name not in built_in]
+    return [*own, *(replace(given.get(name, config), topics=config.topics) for name, config in built_in.items())]

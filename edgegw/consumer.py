@@ -19,6 +19,9 @@ from edgegw.store.jobs import Job, Part, Settle
 from edgegw.store.reader import Page, Picked
 from edgegw.store.streams import DEAD_LETTER
 
+# Consumers of links are named so; nobody else's are.
+LINK_CONSUMERS = "link."
+
 
 class Delivered(NamedTuple):
     """A message on its way to the consumer, for the `deliveries`-th time."""
@@ -49,6 +52,7 @@ class Consumer:
     def __init__(self, source: Source, ledger: Ledger, clock: Clock) -> None:
         self.ledger = ledger
         self.is_deleted = False
+        self.owner = ""  # a part of the gateway that drains it; nobody else may
         self._source = source
         self._clock = clock
         self._delivery = Delivery(ledger)

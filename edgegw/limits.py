@@ -50,6 +50,8 @@ SUBSCRIPTIONS_MAX: Final = 20_000
 INFLIGHT_MAX: Final = 10_000
 # A consumer's acknowledgement may take this long at most; longer is a consumer that is gone.
 ACK_WAIT_S_MAX: Final = 86_400
+# The same when nothing was said.
+ACK_WAIT_S_DEFAULT: Final = 30.0
 # Deliveries before a message becomes a dead letter.
 DELIVER_MAX: Final = 1_000_000
 # Gap records a consumer has not read yet; older ones are merged, with their counts, so the record stays small.
@@ -106,6 +108,8 @@ CONFIG_FILES_MAX: Final = 256
 CONFIG_FAULTS_SHOWN_MAX: Final = 100
 # Characters of a wrong value that an error repeats: enough to find it, short enough for a line.
 CONFIG_SHOWN_CHARACTERS_MAX: Final = 60
+# How often the files are looked at; a change is taken up after two looks that agree. A person who saved a file waits that long.
+CONFIG_WATCH_S: Final = 2.0
 # Ports have 16 bits.
 PORT_MAX: Final = 65_535
 # systemd kills 90 s after SIGTERM unless told otherwise; the last flush needs some of them.
@@ -125,6 +129,47 @@ STREAM_AGE_S_MAX: Final = TTL_S_MAX
 # Topic filters of one stream: each is a path in the matcher; more are a list that wants a wildcard.
 STREAM_FILTERS_MAX: Final = 256
 
+# A link's upstream that cannot be reached within this is not there; the rest of the time is for the request.
+LINK_CONNECT_S: Final = 10.0
+# An idle connection is closed before the usual server (60 to 75 s) does, or the next request would find it gone.
+LINK_KEEP_ALIVE_S: Final = 30.0
+# What is read of an upstream's answer: enough for its words; an answer that does not end is left behind.
+LINK_ANSWER_BYTES_MAX: Final = 64 * KIB
+LINK_ANSWER_S: Final = 5.0
+# The longest wait an upstream may ask for: a wrong clock on one side must not stop a link for years.
+LINK_RETRY_AFTER_S_MAX: Final = 900.0
+# Words of an upstream that stand in a condition or a log line.
+LINK_WORDS_MAX: Final = 200
+# Failures in a row after which a link stops asking and lets one request find out.
+LINK_BREAK_AFTER: Final = 3
+# First and longest wait of a link: a passing fault costs little, a gateway that comes back meets its devices within a minute.
+LINK_BACKOFF_FIRST_S: Final = 0.5
+LINK_BACKOFF_CAP_S: Final = 60.0
+# Bytes of a request of a link, by what its messages cost: with base64 it stays under the 1 MiB a gateway takes.
+LINK_BATCH_BYTES: Final = 384 * KIB
+# An upstream that says 413 gets smaller requests, down to this.
+LINK_BATCH_BYTES_MIN: Final = 16 * KIB
+# Messages and bytes that a lane of a link reads ahead: three requests, so that one can be made while others are under way.
+LINK_AHEAD_MESSAGES: Final = 3000
+LINK_AHEAD_BYTES: Final = 768 * KIB
+# A live lane that is this far behind, in messages, and this old is not live: it goes on with the newest.
+LINK_SKIP_MESSAGES: Final = 2000
+LINK_SKIP_S: Final = 1.0
+# Ranges that a link has skipped; beyond it the live lane waits instead.
+LINK_HOLES_MAX: Final = 64
+# Messages refused in a row, none taken in between, after which it is the link that is wrong, and no message.
+LINK_REFUSED_MAX: Final = 10
+# How often a link without traffic looks after its ranges and its conditions.
+LINK_IDLE_S: Final = 2.0
+# What the upstream took is recorded this often, or after so many requests: each record is a commit, and wears the card.
+LINK_RECORD_S: Final = 1.0
+LINK_RECORD_PARCELS: Final = 16
+# Numbers in which nothing matched that are recorded without a request to go with them; fewer wait for one, or a minute.
+LINK_REST_NUMBERS: Final = 1000
+LINK_REST_S: Final = 60.0
+# The upstream has been gone this long: the gateway works on its own, and says so.
+LINK_AUTONOMY_S: Final = 900.0
+
 # Links: each holds a window of messages in memory and a few connections.
 LINKS_MAX: Final = 16
 # Messages in a request of a link: fifty requests to send what fits into a body.
@@ -136,6 +181,22 @@ LINK_RATE_MAX: Final = 1_000_000_000
 # An upstream that takes longer for a request is one that hangs.
 LINK_TIMEOUT_S_MAX: Final = 600
 
+# --- readings of the machine itself --------------------------------------------------------------
+# Less often than once a day is off.
+HOST_INTERVAL_S_MAX: Final = 86_400
+# More often than this the machine would mostly look at itself.
+HOST_INTERVAL_S_MIN: Final = 0.1
+# The first round waits until the start is over.
+HOST_FIRST_S: Final = 1.0
+# Interfaces, devices and sensors, of each kind: a board has a dozen, a host of containers may have thousands.
+HOST_PARTS_MAX: Final = 64
+# /proc/stat of 64 processors and /proc/net/dev of 200 interfaces fit; what is beyond is left out.
+HOST_FILE_BYTES_MAX: Final = 64 * KIB
+# A board's round is about 2 KB: half a day of them at 10 s.
+HOST_BYTES_MAX: Final = 8 * MIB
+# What happened last night is asked for, what happened last week is for an upstream to keep.
+HOST_AGE_S_MAX: Final = 86_400.0
+
 # --- the command line as a client ---------------------------------------------------------------
 # A gateway answers a publish within its own request limit (10 s); three times that is a gateway that hangs.
 CLIENT_TIMEOUT_S: Final = 30.0
@@ -143,6 +204,15 @@ CLIENT_TIMEOUT_S: Final = 30.0
 CLIENT_ANSWER_BYTES_MAX: Final = 16 * MIB
 # Words of the other side that stand in an error line; longer ones push the rest off the screen.
 CLIENT_WORDS_MAX: Final = 300
+
+# What `message publish --lines` reads at once, and so sends at once when it is there: a quarter of a body, with base64 half of it.
+PUBLISH_LINES_BYTES: Final = BODY_BYTES_MAX // 4
+# Messages that `message list` prints unless told otherwise: a few screens.
+LIST_MESSAGES: Final = 100
+# Messages that `message list --last` holds in memory before it prints them.
+LIST_LAST_MAX: Final = 100_000
+# `message tail` comes back after a restart of the gateway within a moment, and to one that is gone within this.
+TAIL_RETRY_CAP_S: Final = 5.0
 
 # --- replay -------------------------------------------------------------------------------------
 # Readings in a request: large enough that an fsync per request does not count, small enough to stay far under BODY_BYTES_MAX.
@@ -285,6 +355,42 @@ EVENT_ROWS_MAX: Final = 2048
 SUBSCRIPTIONS_BYTES: Final = 64 * MIB
 # … and never less than this, a few messages of 4 KiB.
 WINDOW_BYTES_MIN: Final = 16 * KIB
+
+# --- access -------------------------------------------------------------------------------------
+# 256 bits: nobody guesses one, whatever the rate.
+TOKEN_RANDOM_BYTES: Final = 32
+# All are held in memory, about 1 KiB each, more with topics; a fleet of devices with a token each fits.
+TOKENS_MAX: Final = 4096
+# Topic filters of one token: more are a list that wants a wildcard.
+TOKEN_TOPICS_MAX: Final = 64
+# Bytes of all topic filters of one token: with TOKENS_MAX of the largest, 16 MiB.
+TOKEN_TOPICS_BYTES_MAX: Final = 4 * KIB
+# A token must live long enough to be used once …
+TOKEN_EXPIRY_S_MIN: Final = 1
+# … and ten years are for ever.
+TOKEN_EXPIRY_S_MAX: Final = 10 * 366 * 86_400
+# Supplementary groups of a peer that are looked at: what one getsockopt of Python's brings, four bytes each.
+PEER_GROUPS_MAX: Final = 256
+# sun_path of struct sockaddr_un has 108 bytes, one of them the NUL.
+UNIX_PATH_BYTES_MAX: Final = 107
+# A chain of certificates has some KiB; more is a wrong path.
+CERTIFICATE_BYTES_MAX: Final = MIB
+# So long before a certificate expires its condition is raised: the one after it is usually a third of its life old by then.
+CERTIFICATE_WARNING_S: Final = 30 * 86_400
+# How often its dates are looked at.
+CERTIFICATE_LOOK_S: Final = 3600.0
+# TLS sends records of at most so many bytes of plain text, RFC 8446 section 5.1.
+TLS_RECORD_BYTES: Final = 16 * KIB
+# What one TLS connection costs beside a plain one, measured: see tests/api/test_tls_wire.py.
+TLS_CONNECTION_BYTES: Final = 64 * KIB
+# What all of them may cost: a board with 256 MiB has this much to give.
+TLS_BYTES: Final = 64 * MIB
+# Connections over TLS at once, handshakes under way included; http.connections_max bounds them together with the others.
+TLS_CONNECTIONS_MAX: Final = TLS_BYTES // TLS_CONNECTION_BYTES
+# How long a change of state.db waits for another program that looks into it.
+STATE_BUSY_S: Final = 5.0
+# Topics whose match is remembered for one narrow token: a device has few.
+CALLER_MATCHES_CACHED_MAX: Final = 64
 
 # --- HTTP connections ---------------------------------------------------------------------------
 # Requests that a client sends ahead of an answer: eight ordinary ones; what is beyond waits in the kernel, not in our memory.

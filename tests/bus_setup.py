@@ -8,6 +8,7 @@ from typing import Any
 
 import edgegw
 from edgegw.bus import Bus, all_streams
+from edgegw.clock import Clock
 from edgegw.config import BUILT_IN_STREAMS, StreamConfig
 from edgegw.core.cursor import Ledger, Terms
 from edgegw.core.record import OCTETS, Batch, Chunk
@@ -44,7 +45,7 @@ def streams_of(*configs: StreamConfig) -> list[StreamConfig]:
     return all_streams(configs, BUILT_IN_STREAMS)
 
 
-def make_writer(folder: Path, *configs: StreamConfig, clock: HandClock | None = None, boot_id: str = "boot") -> Writer:
+def make_writer(folder: Path, *configs: StreamConfig, clock: Clock | None = None, boot_id: str = "boot") -> Writer:
     return Writer(
         folder / "bus.db",
         streams_of(*configs),
@@ -188,7 +189,7 @@ def publish_job(*payloads: bytes, stream: str = DEFAULT, topic: str = "t", time_
 class BusParts:
     """The bus with all its parts, and what it told of commits and of its death."""
 
-    def __init__(self, folder: Path, *configs: StreamConfig, clock: HandClock | None = None) -> None:
+    def __init__(self, folder: Path, *configs: StreamConfig, clock: Clock | None = None) -> None:
         self.clock = clock or HandClock()
         self.outcomes: list[Outcome] = []
         self.deaths: list[BaseException] = []
@@ -204,7 +205,7 @@ class BusParts:
 
 
 @asynccontextmanager
-async def open_bus(folder: Path, *configs: StreamConfig, clock: HandClock | None = None) -> AsyncIterator[Bus]:
+async def open_bus(folder: Path, *configs: StreamConfig, clock: Clock | None = None) -> AsyncIterator[Bus]:
     """A bus that is started and stopped."""
     bus = BusParts(folder, *configs, clock=clock).bus
     await bus.start()

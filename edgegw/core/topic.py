@@ -60,6 +60,21 @@ def matches(topic_filter: str, topic: str) -> bool:
     return len(wanted) == len(levels)
 
 
+def covers(granted: str, asked: str) -> bool:
+    """Whether the filter `granted` matches every topic that the filter `asked` matches; both already checked."""
+    have, want = granted.split("/"), asked.split("/")
+    if want == ["#"]:
+        return have in (["#"], ["+", "#"])  # the same: a topic has a first level
+    if want[0][:1] == "$" and have[0] != want[0]:
+        return False
+    for i, level in enumerate(have):
+        if level == "#":
+            return True
+        if i == len(want) or want[i] == "#" or level not in ("+", want[i]):
+            return False
+    return len(have) == len(want)
+
+
 class _Node(Generic[T]):
     __slots__ = ("below", "deep", "here")
 

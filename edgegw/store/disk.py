@@ -24,7 +24,10 @@ class DataFolder:
             self.path.mkdir(mode=0o750, parents=True, exist_ok=True)
             for place in made:  # a power cut must not take the folder with all that is in it
                 sync_folder(place.parent)
+            is_new = not (self.path / _LOCK).exists()
             fd = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            if is_new:
+                give_to_owner(self.path / _LOCK)
         except OSError as exc:
             raise ConfigError(
                 "data_folder",
@@ -64,6 +67,13 @@ _HINTS = {
     errno.ENOTDIR: "a part of the path is a file",
     errno.ENOSPC: "the file system is full",
 }
+
+
+def give_to_owner(path: Path) -> None:
+    """What root makes in somebody's folder belongs to that somebody: a command of root's must not lock the gateway out."""
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def sync_folder(path: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from edgegw.config import StreamConfig
 from edgegw.core.cursor import ACKED, Ledger, Terms
 from edgegw.core.record import Batch
 from edgegw.errors import GatewayError
@@ -94,15 +95,24 @@ class Tray(Publish):
 class Settle(Job):
     """Settle `seqs` (ascending) of a consumer, as ACKED, DEAD (with the `letters` this makes), or lost for the reason `how`."""
 
-    __slots__ = ("deliveries", "floor", "gaps", "how", "letters", "number", "seqs")
+    __slots__ = ("deliveries", "floor", "gaps", "how", "letters", "number", "seqs", "spans")
 
-    def __init__(self, number: int, seqs: list[int], floor: int, how: str = ACKED, gaps: Collection[int] = ()) -> None:
+    def __init__(
+        self,
+        number: int,
+        seqs: list[int],
+        floor: int,
+        how: str = ACKED,
+        gaps: Collection[int] = (),
+        spans: Collection[tuple[int, int]] = (),
+    ) -> None:
         super().__init__()
         self.number = number
         self.seqs = seqs
         self.floor = floor
         self.how = how
         self.gaps = gaps  # that were read, by their last
+        self.spans = spans  # from first to last: beside `seqs` nothing in them is left that this consumer wants
         self.deliveries: dict[int, int] = {}
         self.letters: Part | None = None
 
@@ -147,6 +157,17 @@ class Tick(Job):
     """Look after age, TTL, keys and the WAL; also how the watchdog sees that the writer lives."""
 
 
+class Configure(Job):
+    """Work with these streams: new ones are made, with a part of `free_bytes`; those not among them are kept, read-only."""
+
+    __slots__ = ("free_bytes", "streams")
+
+    def __init__(self, streams: Sequence[StreamConfig], free_bytes: int) -> None:
+        super().__init__()
+        self.streams = streams
+        self.free_bytes = free_bytes
+
+
 class StreamStats(NamedTuple):
     """A stream's ledger and bounds, as committed."""
 
@@ -172,8 +193,10 @@ class Outcome:
 
     streams: dict[str, StreamStats] = field(default_factory=dict)
     ledgers: dict[int, Ledger | None] = field(default_factory=dict)  # None = deleted
+    epoch: str = ""  # of the store, when it was opened: no other has it, and none of its numbers is used twice in it
     error: GatewayError | None = None  # of the commit as a whole: nothing of it happened
     full: dict[str, GatewayError] = field(default_factory=dict)  # streams that refused a publish
+    is_configured: bool = False  # streams came, left, or have other bounds
     wal_bytes: int = 0
     commit_us: int = 0
     written_bytes: int = 0

@@ -45,6 +45,7 @@ class StreamState:
     scan_first: int = 0
     scan_last: int = -1
     scan_again_ms: int | None = None
+    is_over: bool = False  # its bounds were lowered under what it holds, and eviction has more to do
     key_count: int = 0
     keys: KeyIndex | None = None  # None = not loaded yet
     consumers: FilterIndex[int] = field(default_factory=FilterIndex)  # shared by the copies: not changed by publishes
@@ -68,6 +69,11 @@ class StreamState:
     def look_at_all(self) -> None:
         """Any chunk may go now."""
         self.scan_from, self.scan_first, self.scan_last, self.scan_again_ms = 0, 0, -1, None
+
+    @property
+    def is_beyond(self) -> bool:
+        """Whether it holds more than its bounds allow."""
+        return self.size_bytes > self.bytes_max or 0 < self.rows_max < self.rows
 
     def copy(self) -> "StreamState":
         """What to put back when the commit fails."""

@@ -15,6 +15,7 @@ What a chunk row carries beside its messages makes the rest derivable, so that a
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from time import perf_counter_ns
 
@@ -38,10 +39,10 @@ from edgegw.limits import (
 from edgegw.store.disk import sync_folder
 from edgegw.store.evict import Evictor
 from edgegw.store.faults import store_error
-from edgegw.store.jobs import Change, Create, Delete, Job, Outcome, Part, Publish, Settle, Tick
+from edgegw.store.jobs import Change, Configure, Create, Delete, Job, Outcome, Part, Publish, Settle, Tick
 from edgegw.store.key_window import KeyWindow
 from edgegw.store.ledgers import pack_ledger, unpack_ledger
-from edgegw.store.load import load_head, load_streams
+from edgegw.store.load import bound, load_head, load_streams, make_streams, new_stream, stream_rows
 from edgegw.store.migrate import migrate
 from edgegw.store.retained import RetainedValues, Value
 from edgegw.store.streams import StreamState, row_id
@@ -95,6 +96,7 @@ class Writer:
         self._wal_bytes = 0  # frames in the WAL that are not in the database yet: an estimate between checkpoints
         self._checkpoint_bytes = WAL_CHECKPOINT_BYTES  # of the WAL at which to try the next
         self._epoch = 1
+        self._store_id = 0
         self._boot = 0
 
     # --- open and close ---------------------------------------------------------------------------
@@ -122,7 +124,11 @@ class Writer:
         except BaseException:
             self.abandon()
             raise
-        return Outcome(streams={name: st.stats() for name, st in self._streams.items()}, ledgers=dict(self._ledgers))
+        return Outcome(
+            streams={name: st.stats() for name, st in self._streams.items()},
+            ledgers=dict(self._ledgers),
+            epoch=f"{self._store_id:x}.{self._epoch}",
+        )
 
     def close(self) -> None:
         """Copy the WAL into the database and close; nothing is lost if this does not happen."""
@@ -139,7 +145,8 @@ class Writer:
         db = self._db
         wal = self._path.with_name(f"{self._path.name}-wal")
         self._wal_bytes = wal.stat().st_size if wal.exists() else 0  # what a kill left behind counts as well
-        self._epoch = db.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()[0]
+        meta = dict(db.execute("SELECT name, value FROM meta").fetchall())
+        self._epoch, self._store_id = meta["epoch"], meta["store_id"]
         last = db.execute("SELECT number, id FROM boot ORDER BY number DESC LIMIT 1").fetchone()
         if last is None or last[1] != self._boot_id:
             db.execute("INSERT INTO boot (id, wall_ms) VALUES (?, ?)", (self._boot_id, self._clock.wall_ms()))
@@ -195,6 +202,8 @@ class Writer:
             self._set_ledger(ledger.change(job.terms))
         elif isinstance(job, Delete):
             self._delete(job)
+        elif isinstance(job, Configure):
+            self._configure(job)
 
     def _commit(self) -> None:
         turn, db = self._turn, self._db
@@ -227,7 +236,7 @@ class Writer:
         self._retained.count = self._turn.retained_count
         for undo in reversed(self._turn.undo):
             undo()
-        for name in self._turn.touched:
+        for name in self._turn.touched.keys() & self._streams.keys():
             self._streams[name].keys = None  # read again: its index may point at keys that were not stored
 
     def _touch(self, name: str) -> StreamState:
@@ -237,6 +246,20 @@ class Writer:
             kept = touched[name] = st.copy()
             self._turn.undo.append(lambda: self._streams.__setitem__(name, kept))
         return st
+
+    def _configure(self, job: Configure) -> None:
+        self._begin()
+        make_streams(self._db, job.streams, job.free_bytes)
+        configs = {config.name: config for config in job.streams}
+        for name, number, made_with, _, _ in stream_rows(self._db):
+            if name not in self._streams:
+                self._streams[name] = self._turn.touched[name] = new_stream(name, number)
+                self._turn.undo.append(partial(self._streams.__delitem__, name))
+            st = self._touch(name)
+            bound(st, configs.get(name), made_with)
+            st.look_at_all()
+            st.is_over = st.is_beyond
+        self._turn.outcome.is_configured = True
 
     # --- publishing -------------------------------------------------------------------------------
 
@@ -376,6 +399,8 @@ class Writer:
             if seqs:
                 ledger = ledger.lose(Gap(ledger.terms.stream, seqs[0], seqs[-1], len(seqs), job.how), seqs)
             ledger = ledger.settle((), job.floor)
+        for first, last in job.spans:
+            ledger = ledger.pass_over(first, last)
         self._set_ledger(ledger.redelivered(job.deliveries))
         if job.seqs:
             self._touch(ledger.terms.stream).look_again(min(job.seqs), max(job.seqs))
@@ -434,15 +459,16 @@ class Writer:
         for name, st in self._streams.items():
             if st.is_configured and st.rows and self._is_due(st, now_ms):
                 self._begin()
-                self._touch(name)
+                evictions = self._touch(name).evictions
                 self._evictor.make_room(st, 0, 0, now_ms, EVICT_CHUNKS_PER_TURN)
+                st.is_over = st.is_over and st.is_beyond and st.evictions > evictions  # else what is left is held
             if self._keys.is_due(st):
                 self._begin()
                 self._keys.trim(self._touch(name))
 
     def _is_due(self, st: StreamState, now_ms: int) -> bool:
         """A look at the oldest chunk only that is not held; what is held is looked at when it may be so no longer."""
-        if st.scan_first <= st.scan_last or (st.scan_again_ms is not None and st.scan_again_ms <= now_ms):
+        if st.is_over or st.scan_first <= st.scan_last or (st.scan_again_ms is not None and st.scan_again_ms <= now_ms):
             return True
         row = self._db.execute(
             "SELECT t1_ms, expires_ms FROM chunk WHERE id >= ? AND id < ? ORDER BY id LIMIT 1",

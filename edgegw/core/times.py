@@ -3,7 +3,6 @@
 import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from time import gmtime, strftime
 
 from edgegw.errors import RequestError
 
@@ -41,6 +40,4 @@ def time_text_ms(time_ms: int) -> str:
 
 @lru_cache(maxsize=64)
 def _second(seconds: int) -> str:
-    # Not strftime's %Y: it does not pad years below 1000.
-    parts = gmtime(seconds)
-    return f"{parts.tm_year:04d}{strftime('-%m-%dT%H:%M:%S', parts)}"
+    return (_EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat(timespec="seconds")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgegw.api.times import parse_time_us, time_text, time_text_ms
+from edgegw.core.times import parse_time_us, time_text, time_text_ms
 from edgegw.errors import RequestError
 
 YEAR_1_US, YEAR_9999_US = -62_135_596_800_000_000, 253_402_300_799_999_999

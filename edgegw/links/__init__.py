@@ -1,0 +1,1 @@
+"""The ways out: durable consumers that hand messages to an upstream."""

@@ -1,0 +1,429 @@
+"""A link: a durable consumer that posts what it gets to an HTTP upstream, for as long as it takes.
+
+Four kinds of tasks share one `core.lanes.Lanes`, and nothing else:
+
+    live reader      a live subscription → the live lane; straight from memory while the upstream keeps up
+    backlog reader   the stream on disk → the backlog lane
+    senders          a parcel at a time: body, request, verdict; at most `Congestion.window` of them at work
+    recorder         parcels the upstream took → one `Settle` a second
+
+What an answer means is `upstream.py`'s, when to try again `core.breaker`'s, how much at once `core.pacing`'s. A parcel that was
+not taken is kept and sent again under the same keys, so an upstream that knows keys takes each message once. What a crash
+forgets is at most a second of records: those parcels go out again.
+
+A message that the upstream refuses is found by halving its parcel, and becomes a dead letter. But an upstream that refuses
+everything is taken for a link that is set up wrongly: after LINK_REFUSED_MAX of them nothing is thrown away any more.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+
+from edgegw.bus import Bus
+from edgegw.clock import Clock
+from edgegw.conditions import Conditions
+from edgegw.config import LinkConfig
+from edgegw.consumer import LINK_CONSUMERS, Consumer
+from edgegw.core.breaker import Breaker, BreakerState
+from edgegw.core.cursor import ACKED, DEAD, Terms
+from edgegw.core.lanes import Lane, Lanes, Parcel, cost_bytes
+from edgegw.core.pacing import Bucket, Congestion
+from edgegw.core.record import Batch, Message, Origin
+from edgegw.core.retry import Backoff
+from edgegw.errors import StoreError
+from edgegw.limits import (
+    ACK_WAIT_S_DEFAULT,
+    LINK_AHEAD_BYTES,
+    LINK_AHEAD_MESSAGES,
+    LINK_AUTONOMY_S,
+    LINK_BACKOFF_CAP_S,
+    LINK_BACKOFF_FIRST_S,
+    LINK_BATCH_BYTES,
+    LINK_BATCH_BYTES_MIN,
+    LINK_BREAK_AFTER,
+    LINK_HOLES_MAX,
+    LINK_IDLE_S,
+    LINK_RECORD_PARCELS,
+    LINK_RECORD_S,
+    LINK_REFUSED_MAX,
+    LINK_REST_NUMBERS,
+    LINK_REST_S,
+    LINK_SKIP_MESSAGES,
+    LINK_SKIP_S,
+)
+from edgegw.links.link_metrics import LinkMetrics
+from edgegw.links.parcel_body import ParcelBodies
+from edgegw.links.upstream import Reply, Upstream, Verdict
+from edgegw.observe.log import Log
+from edgegw.store.jobs import Part, Settle
+from edgegw.store.streams import DEAD_LETTER
+
+_log = Log(__name__)
+
+
+def consumer_name(link: str) -> str:
+    """The name of a link's consumer."""
+    return f"{LINK_CONSUMERS}{link}"
+
+
+class HttpLink:
+    """One link, run as a service. `gateway` is the name of this gateway, `random01` its chance."""
+
+    def __init__(
+        self,
+        config: LinkConfig,
+        bus: Bus,
+        clock: Clock,
+        *,
+        gateway: str,
+        conditions: Conditions,
+        metrics: LinkMetrics,
+        random01: Callable[[], float],
+    ) -> None:
+        self._config = config
+        self._gateway = gateway
+        self._bus = bus
+        self._clock = clock
+        self._conditions = conditions
+        self._metrics = metrics
+        self._random01 = random01
+        self._condition = f"upstream_{config.name}"
+        self._autonomy = f"autonomy_{config.name}"
+        self._breaker = Breaker(LINK_BREAK_AFTER, Backoff(LINK_BACKOFF_FIRST_S, LINK_BACKOFF_CAP_S))
+        self._congestion = Congestion(config.concurrency_max)
+        self._gone_since_s: float | None = None
+        self._last = Reply(Verdict.TAKEN, "")
+
+    def status(self) -> dict[str, object]:
+        """How it does, for /v1/status."""
+        consumer = self._bus.consumers.get(consumer_name(self._config.name))
+        gone_s = 0.0 if self._gone_since_s is None else self._clock.mono_s() - self._gone_since_s
+        return {
+            "url": self._config.url.partition("?")[0],
+            "stream": self._config.stream,
+            "filter": self._config.filter,
+            "state": str(self._breaker.state),
+            "pending": 0 if consumer is None else consumer.ledger.pending,
+            "window": self._congestion.window,
+            "gone_s": round(gone_s, 3),
+            "last_error": self._last.words if self._gone_since_s is not None else "",
+        }
+
+    def state(self) -> tuple[str, int, int, bool]:
+        """Name, pending messages, window, and whether the upstream takes what is sent; for metrics."""
+        consumer = self._bus.consumers.get(consumer_name(self._config.name))
+        pending = 0 if consumer is None else consumer.ledger.pending
+        return self._config.name, pending, self._congestion.window, self._gone_since_s is None
+
+    async def run(self) -> None:
+        """Send until cancelled. Raises ConfigError(bad_link), Conflict(consumer_differs), StoreError."""
+        self._consumer = await self._take_consumer()
+        self._consumer.owner = f"link {self._config.name}"
+        self._bodies = ParcelBodies(
+            f"{self._gateway}/{self._bus.epoch}", self._config.stream, self._config.prefix, self._config.format
+        )
+        now_s = self._clock.mono_s()
+        self._messages_left = Bucket(self._config.messages_per_s, now_s)
+        self._bytes_left = Bucket(self._config.bytes_per_s, now_s)
+        self._again: deque[Parcel] = deque()
+        self._taken: list[Parcel] = []
+        self._inflight = self._live_inflight = self._refused = 0
+        self._batch_bytes = LINK_BATCH_BYTES
+        self._changed = asyncio.Event()
+        self._begin_lanes()
+        name = self._config.name
+        self._conditions.declare(self._condition, required=False, text=f"the upstream of link {name} takes what is sent")
+        self._conditions.declare(self._autonomy, required=False, text=f"the upstream of link {name} can be reached")
+        upstream = Upstream(self._config, lambda: self._clock.wall_ms() / 1000)
+        try:
+            await upstream.open()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._read_live())
+                tasks.create_task(self._read_backlog())
+                tasks.create_task(self._record())
+                for _ in range(self._config.concurrency_max):
+                    tasks.create_task(self._send(upstream))
+        finally:
+            self._bus.unsubscribe(self._live)
+            self._consumer.owner = ""
+            await upstream.close()
+            self._conditions.withdraw(self._condition)
+            self._conditions.withdraw(self._autonomy)
+            with suppress(StoreError):
+                await self._settle_taken()
+
+    async def _take_consumer(self) -> Consumer:
+        config = self._config
+        name = consumer_name(config.name)
+        stats = self._bus.stream(config.stream)
+        floor = stats.head if config.start == "new" else stats.first - 1
+        terms = Terms(name, config.stream, config.filter, max_inflight=1, ack_wait_s=ACK_WAIT_S_DEFAULT, max_deliver=1)
+        await self._bus.make_consumer(terms, floor)
+        return self._bus.consumer(name)
+
+    def _begin_lanes(self) -> None:
+        ledger = self._consumer.ledger
+        head = self._bus.head(self._config.stream)
+        is_short = head - ledger.floor <= LINK_SKIP_MESSAGES or not self._config.live_share
+        live_from = ledger.floor if is_short else head
+        self._lanes = Lanes(ledger.floor, ledger.settled, live_from, self._config.live_share)
+        self._live = self._bus.subscribe(self._config.filter, stream=self._config.stream, after=live_from)
+
+    # --- readers ----------------------------------------------------------------------------------
+
+    async def _read_live(self) -> None:
+        while True:
+            live = self._live
+            items = await live.next()
+            while live is self._live and not self._lanes.has_room(Lane.LIVE, LINK_AHEAD_MESSAGES, LINK_AHEAD_BYTES):
+                await self._wait()
+            if not items or live is not self._live:
+                continue  # the lane went on with what is newer; these are in a hole now
+            ledger = self._consumer.ledger
+            wanted = [item for item in items if isinstance(item, Message) and ledger.wants(item.seq)]
+            last = items[-1]
+            self._lanes.add_live(wanted, last.seq if isinstance(last, Message) else last.last)
+            self._notify()
+
+    async def _read_backlog(self) -> None:
+        stream, topic_filter = self._config.stream, self._config.filter
+        while True:
+            span = self._lanes.next_read
+            if span is None or not self._lanes.has_room(Lane.BACKLOG, LINK_AHEAD_MESSAGES, LINK_AHEAD_BYTES):
+                await self._wait()
+                continue
+            after, upto = span
+            if after >= upto:  # read to its end: what is left of it goes with the last parcel, or has nothing to send
+                if not self._lanes.backlog_queued:
+                    self._taken += self._lanes.rest()
+                await self._wait()
+                continue
+            page = await self._bus.page(stream, topic_filter, after, LINK_AHEAD_MESSAGES, LINK_AHEAD_BYTES)
+            ledger = self._consumer.ledger
+            wanted = [item for item in page.items if isinstance(item, Message) and item.seq <= upto and ledger.wants(item.seq)]
+            await self._expire([seq for seq in page.expired if seq <= upto])
+            self._lanes.add_backlog(wanted, min(page.position, upto))
+            self._notify()
+
+    def _skip_if_behind(self) -> None:
+        """Live data that is not live any more becomes backlog."""
+        oldest_ms = self._lanes.live_oldest_ms
+        head = self._bus.head(self._config.stream)
+        if (
+            oldest_ms is None
+            or not self._config.live_share
+            or head - self._lanes.live_first < LINK_SKIP_MESSAGES
+            or self._clock.wall_ms() - oldest_ms < LINK_SKIP_S * 1000
+            or self._lanes.holes >= LINK_HOLES_MAX
+        ):
+            return
+        behind, self._live = self._live, self._bus.subscribe(self._config.filter, stream=self._config.stream)
+        self._bus.unsubscribe(behind)
+        self._lanes.skip_to(head)
+        self._metrics.skips.labels(self._config.name).inc()
+        self._notify()
+
+    # --- senders ----------------------------------------------------------------------------------
+
+    async def _send(self, upstream: Upstream) -> None:
+        while True:
+            parcel = await self._next()
+            messages = len(parcel.messages)
+            if not await self._drop_expired(parcel):
+                self._breaker.withdraw()
+                self._end_flight(parcel)
+                continue
+            body = self._bodies.body(parcel, self._clock.wall_ms())
+            self._messages_left.spend(messages)
+            self._bytes_left.spend(len(body))
+            started_s = self._clock.mono_s()
+            parcel.tries += 1
+            reply = await upstream.send(body, self._bodies.content_type, self._bodies.key(parcel))
+            took_s = self._clock.mono_s() - started_s
+            self._end_flight(parcel)
+            name = self._config.name
+            self._metrics.requests.labels(name, str(reply.verdict)).inc()
+            self._metrics.sent_bytes.labels(name).inc(len(body))
+            self._metrics.took.labels(name).observe(int(took_s * 1e6))
+            is_full = messages >= self._config.batch_messages_max or len(body) >= self._batch_bytes // 2
+            await self._judged(parcel, reply, took_s if is_full else None)
+            self._notify()
+
+    async def _next(self) -> Parcel:
+        """The next parcel that may go; it counts as under way."""
+        while True:
+            now_s = self._clock.mono_s()
+            wait_s = max(self._breaker.wait_s(now_s), self._messages_left.wait_s(now_s), self._bytes_left.wait_s(now_s))
+            if wait_s > 0 or self._inflight >= self._congestion.window or not self._breaker.admit(now_s):
+                await self._wait(wait_s or LINK_IDLE_S)
+                continue
+            parcel = self._again.popleft() if self._again else self._fresh()
+            if parcel is not None:
+                self._inflight += 1
+                self._live_inflight += parcel.lane is Lane.LIVE
+                if self._lanes.backlog_queued or self._lanes.live_queued:
+                    self._notify()  # another sender may have work as well
+                return parcel
+            self._breaker.withdraw()
+            await self._wait()
+
+    def _fresh(self) -> Parcel | None:
+        self._skip_if_behind()
+        most = self._config.batch_messages_max
+        # A request for each live message would cost more than it brings: while one is under way they gather.
+        is_live = not self._live_inflight or self._lanes.live_queued >= most
+        return self._lanes.take(most, self._batch_bytes, live=is_live)
+
+    def _end_flight(self, parcel: Parcel) -> None:
+        self._inflight -= 1
+        self._live_inflight -= parcel.lane is Lane.LIVE
+
+    async def _judged(self, parcel: Parcel, reply: Reply, took_s: float | None) -> None:
+        verdict = reply.verdict
+        if verdict is Verdict.TAKEN:
+            self._refused = 0
+            self._answers()
+            if took_s is not None:
+                self._congestion.answered(took_s)
+            self._metrics.messages.labels(self._config.name, "taken").inc(len(parcel.messages))
+            self._taken.append(parcel)
+        elif verdict in (Verdict.SPLIT, Verdict.REFUSED) and len(parcel.messages) > 1:
+            self._breaker.succeed()
+            if verdict is Verdict.SPLIT and sum(map(cost_bytes, parcel.messages)) > self._batch_bytes // 2:
+                self._batch_bytes = max(LINK_BATCH_BYTES_MIN, self._batch_bytes // 2)
+            self._again.extendleft(reversed(parcel.halves()))
+        elif verdict in (Verdict.SPLIT, Verdict.REFUSED) and self._refused < LINK_REFUSED_MAX:
+            self._refused += 1
+            self._answers()
+            await self._bury(parcel, reply)
+        else:
+            self._again.append(parcel)
+            self._fails(reply)
+
+    def _answers(self) -> None:
+        was_gone, self._gone_since_s = self._gone_since_s is not None, None
+        if was_gone:
+            _log.info("link.up", link=self._config.name)
+        self._breaker.succeed()
+        self._conditions.clear(self._condition)
+        self._conditions.clear(self._autonomy)
+
+    def _fails(self, reply: Reply) -> None:
+        now_s = self._clock.mono_s()
+        self._last = reply
+        self._congestion.failed()
+        before = self._breaker.state
+        self._breaker.fail(now_s, self._random01(), reply.wait_s)
+        if self._gone_since_s is None:
+            self._gone_since_s = now_s
+            _log.warning("link.down", link=self._config.name, verdict=str(reply.verdict), answer=reply.words)
+        if reply.verdict in (Verdict.ASTRAY, Verdict.REFUSED, Verdict.SPLIT):
+            self._conditions.raise_(
+                self._condition, f"the upstream answers {reply.words}", "see url, token_file and format of the link"
+            )
+        elif before is not BreakerState.OPEN and self._breaker.state is BreakerState.OPEN:
+            self._conditions.raise_(
+                self._condition, f"no success: {reply.words}", "nothing is lost; the link goes on when it can"
+            )
+
+    def _look_after(self) -> None:
+        """What time alone brings about."""
+        if self._gone_since_s is not None and self._clock.mono_s() - self._gone_since_s >= LINK_AUTONOMY_S:
+            self._conditions.raise_(
+                self._autonomy,
+                f"the upstream has been gone for {LINK_AUTONOMY_S / 60:g} minutes: {self._last.words}",
+                "the gateway works on its own and keeps what it is to send",
+            )
+
+    # --- records ----------------------------------------------------------------------------------
+
+    async def _record(self) -> None:
+        """Settle what the upstream took, a few parcels at a time."""
+        rested_s = recorded_s = self._clock.mono_s()
+        while True:
+            await self._wait(LINK_RECORD_S)
+            now_s = self._clock.mono_s()
+            self._look_after()
+            live = self._live
+            if live.queued == (0, 0) and not live.lag and not self._lanes.live_queued:
+                self._lanes.add_live((), self._bus.head(self._config.stream))
+                passed = self._lanes.live_position - self._lanes.live_first + 1
+                if passed >= LINK_REST_NUMBERS or now_s - rested_s >= LINK_REST_S:
+                    rested_s = now_s
+                    self._taken += self._lanes.rest()
+            if len(self._taken) >= LINK_RECORD_PARCELS or (self._taken and now_s - recorded_s >= LINK_RECORD_S):
+                recorded_s = now_s
+                with suppress(StoreError):  # the condition `store` says so; it is tried again in a second
+                    await self._settle_taken()
+
+    async def _settle_taken(self) -> None:
+        taken, self._taken = self._taken, []
+        if not taken:
+            return
+        seqs = sorted([message.seq for parcel in taken for message in parcel.messages])
+        ledger = self._consumer.ledger
+        spans = [(parcel.first, parcel.last) for parcel in taken]
+        gaps = [gap.last for gap in ledger.gaps]  # nobody upstream reads them; they stay in the ledger as `lost`
+        try:
+            await asyncio.shield(self._bus.submit(Settle(ledger.number, seqs, ledger.floor, ACKED, gaps, spans)))
+        except StoreError:
+            self._taken = taken + self._taken
+            raise
+
+    async def _bury(self, parcel: Parcel, reply: Reply) -> None:
+        """A message that the upstream refuses goes to the dead letters, in one commit with its settling."""
+        message = parcel.messages[0]
+        reason = f"http_{reply.status}"
+        letter = Batch(
+            [message.topic], [message.payload], [message.content_type], source_us=[message.source_us],
+            origins=[Origin(consumer_name(self._config.name), parcel.tries, reason)],
+        )  # fmt: skip
+        _log.warning("link.refused", link=self._config.name, topic=message.topic, seq=message.seq, answer=reply.words)
+        while True:
+            ledger = self._consumer.ledger
+            job = Settle(ledger.number, [message.seq], ledger.floor, DEAD, (), [(parcel.first, parcel.last)])
+            job.letters = Part(DEAD_LETTER, letter, self._clock.wall_ms())
+            try:
+                await asyncio.shield(self._bus.submit(job))
+            except StoreError:
+                await self._wait(LINK_IDLE_S)
+                continue
+            self._metrics.messages.labels(self._config.name, "dead_letter").inc()
+            return
+
+    async def _drop_expired(self, parcel: Parcel) -> bool:
+        """Whether anything is left to send once what is past its TTL is gone."""
+        now_ms = self._clock.wall_ms()
+        expired = [m.seq for m in parcel.messages if m.expires_ms is not None and m.expires_ms <= now_ms]
+        if expired:
+            gone = frozenset(expired)
+            await self._expire(expired)
+            parcel.messages = [message for message in parcel.messages if message.seq not in gone]
+        if not parcel.messages:
+            self._taken.append(parcel)
+        return bool(parcel.messages)
+
+    async def _expire(self, seqs: list[int]) -> None:
+        wanted = [seq for seq in seqs if self._consumer.ledger.wants(seq)]
+        while wanted:
+            ledger = self._consumer.ledger
+            try:
+                await asyncio.shield(self._bus.submit(Settle(ledger.number, wanted, ledger.floor, "ttl")))
+            except StoreError:
+                await self._wait(LINK_IDLE_S)
+                continue
+            self._metrics.messages.labels(self._config.name, "expired").inc(len(wanted))
+            return
+
+    # --- waiting ----------------------------------------------------------------------------------
+
+    def _notify(self) -> None:
+        """Something changed: everybody looks again."""
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def _wait(self, at_most_s: float = LINK_IDLE_S) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(at_most_s):
+                await self._changed.wait()
