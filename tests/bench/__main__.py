@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.bench.environment import environment, file_system, has_uvloop
 from tests.bench.measure import TREE, BenchError, Options, Result
 
-NAMES = ("http_single", "http_batch", "group_commit", "matching", "memory", "start", "wear")
+NAMES = ("http_single", "http_batch", "fanout", "drain", "group_commit", "matching", "memory", "start", "wear")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

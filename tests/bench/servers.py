@@ -99,6 +99,10 @@ class Server:
 
     def get(self, path: str) -> Any:
         """The JSON of a GET. Raises BenchError."""
+        return json.loads(self.text(path))
+
+    def text(self, path: str) -> str:
+        """The body of a GET. Raises BenchError."""
         import http.client
 
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
@@ -110,7 +114,7 @@ class Server:
             connection.close()
         if response.status != 200:
             raise BenchError(f"GET {path} was answered {response.status}: {body[:200]!r}")
-        return json.loads(body)
+        return body.decode()
 
     def _proc(self, name: str) -> str:
         return Path(f"/proc/{self.pid}/{name}").read_text()
@@ -119,10 +123,10 @@ class Server:
 class GatewayServer(Server):
     """`python -m edgegw run` with its data in a folder of its own."""
 
-    def __init__(self, folder: Path, loop: str) -> None:
+    def __init__(self, folder: Path, loop: str, *, config: Path | None = None) -> None:
         port = free_port()
         program = ["-c", _WITHOUT_UVLOOP] if loop == "asyncio" else ["-m", "edgegw"]
-        options = ["--data", str(folder), "--listen", f"127.0.0.1:{port}"]
+        options = ["--data", str(folder), "--listen", f"127.0.0.1:{port}", *(("--config", str(config)) if config else ())]
         super().__init__([sys.executable, *program, "run", *options], port, folder)
 
     def received(self) -> int:
