@@ -26,11 +26,11 @@ Gaps are delivered beside the messages and redelivered like them. They hold up n
 """
 
 import heapq
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from edgegw.core.record import Gap
-from edgegw.core.runs import Runs, above, holds, merged
+from edgegw.core.runs import Runs, above, holds, merged, overlaps
 from edgegw.errors import Conflict
 from edgegw.limits import CONSUMER_GAPS_MAX, INFLIGHT_MAX
 
@@ -82,6 +82,12 @@ class Ledger:
             dead_lettered=self.dead_lettered + (len(new) if how == DEAD else 0),
             gaps=tuple(gap for gap in self.gaps if gap.last not in gaps),
         )
+
+    def settle_span(self, first: int, last: int, seqs: Sequence[int]) -> "Ledger":
+        """Count `seqs` as ACKED, once; of what else lies from `first` to `last` nothing is wanted."""
+        is_open = first > self.floor and not overlaps(self.settled, first, last)
+        acked = len(seqs) if is_open else sum(map(self.wants, seqs))
+        return replace(self._moved(self.floor, [(first, last)]), acked=self.acked + acked)
 
     def lose(self, gap: Gap, seqs: Iterable[int]) -> "Ledger":
         """Count `seqs`, which it wanted, as lost with this gap."""

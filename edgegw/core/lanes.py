@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 
+from edgegw.core.block import BLOCK_ROW_BYTES, Block
 from edgegw.core.record import Message
 from edgegw.core.runs import Runs
 
@@ -32,27 +33,31 @@ class Lane(StrEnum):
 
 
 class Parcel:
-    """Messages that go in one request, and the range of numbers they stand for."""
+    """Messages that go in one request, and the range of numbers they stand for; no block: nothing in it is to be sent."""
 
-    __slots__ = ("first", "lane", "last", "messages", "tries")
+    __slots__ = ("block", "first", "lane", "last", "tries")
 
-    def __init__(self, lane: Lane, first: int, last: int, messages: list[Message]) -> None:
+    def __init__(self, lane: Lane, first: int, last: int, block: Block | None) -> None:
         self.lane = lane
         self.first = first
         self.last = last
-        self.messages = messages
+        self.block = block
         self.tries = 0
+
+    def __len__(self) -> int:
+        return 0 if self.block is None else len(self.block)
 
     def halves(self) -> tuple["Parcel", "Parcel"]:
         """Two parcels that stand for the same range; it has two messages at least."""
-        middle = len(self.messages) // 2
-        border = self.messages[middle].seq
-        left, right = self.messages[:middle], self.messages[middle:]
+        assert self.block is not None
+        middle = len(self.block) // 2
+        border = self.block.seqs[middle]
+        left, right = self.block.part(0, middle), self.block.part(middle, len(self.block))
         return Parcel(self.lane, self.first, border - 1, left), Parcel(self.lane, border, self.last, right)
 
 
-class _Queue:
-    """Messages read and not sent yet; everything up to `position` was looked at."""
+class _Live:
+    """Messages as they were committed; everything up to `position` was looked at."""
 
     __slots__ = ("first", "messages", "position", "size_bytes")
 
@@ -65,20 +70,46 @@ class _Queue:
     def add(self, messages: Iterable[Message], position: int) -> None:
         for message in messages:
             self.messages.append(message)
-            self.size_bytes += cost_bytes(message)
+            self.size_bytes += _cost_bytes(message)
         self.position = max(self.position, position)
 
-    def take(self, lane: Lane, most: int, most_bytes: int) -> Parcel:
+    def take(self, most: int, most_bytes: int) -> Parcel:
         taken: list[Message] = []
         room_bytes = most_bytes
-        while self.messages and len(taken) < most and (not taken or room_bytes >= cost_bytes(self.messages[0])):
+        while self.messages and len(taken) < most and (not taken or room_bytes >= _cost_bytes(self.messages[0])):
             message = self.messages.popleft()
-            size_bytes = cost_bytes(message)
-            self.size_bytes -= size_bytes
-            room_bytes -= size_bytes
+            room_bytes -= _cost_bytes(message)
             taken.append(message)
+        self.size_bytes -= most_bytes - room_bytes
         last = taken[-1].seq if self.messages else self.position
-        parcel = Parcel(lane, self.first, last, taken)
+        parcel = Parcel(Lane.LIVE, self.first, last, Block.of(taken) if taken else None)
+        self.first = last + 1
+        return parcel
+
+
+class _Backlog:
+    """Blocks as they were read; everything up to `position` was looked at."""
+
+    __slots__ = ("blocks", "first", "position", "size_bytes")
+
+    def __init__(self, position: int) -> None:
+        self.blocks: deque[Block] = deque()
+        self.size_bytes = 0
+        self.position = position
+        self.first = position + 1  # of the next parcel's range
+
+    def add(self, blocks: Iterable[Block], position: int) -> None:
+        for block in blocks:
+            self.blocks.append(block)
+            self.size_bytes += block.size_bytes
+        self.position = max(self.position, position)
+
+    def take(self) -> Parcel:
+        block = self.blocks.popleft() if self.blocks else None
+        if block is not None:
+            self.size_bytes -= block.size_bytes
+        last = block.seqs[-1] if block is not None and self.blocks else self.position
+        parcel = Parcel(Lane.BACKLOG, self.first, last, block)
         self.first = last + 1
         return parcel
 
@@ -88,8 +119,8 @@ class Lanes:
 
     def __init__(self, floor: int, settled: Runs, live_from: int, live_share: float) -> None:
         """Everything up to `floor`, and the runs `settled`, went out before; the live lane begins after `live_from`."""
-        self._live = _Queue(live_from)
-        self._backlog = _Queue(floor)
+        self._live = _Live(live_from)
+        self._backlog = _Backlog(floor)
         self._holes: deque[tuple[int, int]] = deque(_holes(floor, settled, live_from))
         self._share = live_share
         self._live_bytes = self._backlog_bytes = 0.0
@@ -117,13 +148,16 @@ class Lanes:
 
     @property
     def backlog_queued(self) -> int:
-        """Messages that wait in the backlog lane."""
-        return len(self._backlog.messages)
+        """Blocks that wait in the backlog lane."""
+        return len(self._backlog.blocks)
 
-    def has_room(self, lane: Lane, most: int, most_bytes: int) -> bool:
-        """Whether a lane holds less than this."""
-        queue = self._live if lane is Lane.LIVE else self._backlog
-        return len(queue.messages) < most and queue.size_bytes < most_bytes
+    def has_live_room(self, most: int, most_bytes: int) -> bool:
+        """Whether the live lane holds less than this."""
+        return len(self._live.messages) < most and self._live.size_bytes < most_bytes
+
+    def has_backlog_room(self, most: int, most_bytes: int) -> bool:
+        """Whether the backlog lane holds fewer blocks and bytes than this."""
+        return len(self._backlog.blocks) < most and self._backlog.size_bytes < most_bytes
 
     @property
     def holes(self) -> int:
@@ -139,10 +173,10 @@ class Lanes:
         """The live lane has looked at everything up to `position`; `messages` matched."""
         self._live.add(messages, position)
 
-    def add_backlog(self, messages: Iterable[Message], position: int) -> None:
+    def add_backlog(self, blocks: Iterable[Block], position: int) -> None:
         """The backlog lane has looked at everything up to `position`, within the hole that `next_read` named."""
         assert self._holes and position <= self._holes[0][1], "read beyond the hole"
-        self._backlog.add(messages, position)
+        self._backlog.add(blocks, position)
 
     def skip_to(self, head: int) -> None:
         """The live lane goes on after `head`; what it has not sent becomes backlog."""
@@ -151,34 +185,33 @@ class Lanes:
             self._holes.append((first - 1, head))
             if len(self._holes) == 1:
                 self._open_hole()
-        self._live = _Queue(max(head, self._live.position))
+        self._live = _Live(max(head, self._live.position))
         self._live.first = max(first, head + 1)
 
     def take(self, most: int, most_bytes: int, *, live: bool = True, backlog: bool = True) -> Parcel | None:
-        """The next parcel of the lanes allowed; None when they have none."""
+        """The next parcel of the lanes allowed, None when they have none; blocks of the backlog were cut when they were read."""
         lane = self._next_lane(live, backlog)
         if lane is None:
             return None
-        queue = self._live if lane is Lane.LIVE else self._backlog
-        before = queue.size_bytes
-        parcel = queue.take(lane, most, most_bytes)
         if lane is Lane.LIVE:
-            self._live_bytes += before - queue.size_bytes
+            parcel = self._live.take(most, most_bytes)
+            self._live_bytes += 0 if parcel.block is None else parcel.block.size_bytes
         else:
-            self._backlog_bytes += before - queue.size_bytes
+            parcel = self._backlog.take()
+            self._backlog_bytes += 0 if parcel.block is None else parcel.block.size_bytes
             self._end_hole()
         return parcel
 
     def rest(self) -> Iterator[Parcel]:
         """Ranges in which nothing matched, once nothing waits before their end: to be settled without a request."""
-        if not self._backlog.messages and self._holes and self._backlog.first <= self._backlog.position:
-            yield self._backlog.take(Lane.BACKLOG, 0, 0)
+        if not self._backlog.blocks and self._holes and self._backlog.first <= self._backlog.position:
+            yield self._backlog.take()
             self._end_hole()
         if not self._live.messages and self._live.first <= self._live.position:
-            yield self._live.take(Lane.LIVE, 0, 0)
+            yield self._live.take(0, 0)
 
     def _next_lane(self, live: bool, backlog: bool) -> Lane | None:
-        has_live, has_backlog = bool(self._live.messages), bool(self._backlog.messages)
+        has_live, has_backlog = bool(self._live.messages), bool(self._backlog.blocks)
         if not (has_live and has_backlog):
             self._live_bytes = self._backlog_bytes = 0.0  # nobody saves up while the other has nothing
         if live and has_live and backlog and has_backlog:
@@ -191,7 +224,7 @@ class Lanes:
     def _open_hole(self) -> None:
         if self._holes:
             after = self._holes[0][0]
-            self._backlog = _Queue(after)
+            self._backlog = _Backlog(after)
 
     def _end_hole(self) -> None:
         """The hole was read and sent to its end: on to the next."""
@@ -200,9 +233,8 @@ class Lanes:
             self._open_hole()
 
 
-def cost_bytes(message: Message) -> int:
-    """About what a message adds to a request: names, times, key and framing beside topic and payload."""
-    return len(message.payload) + len(message.topic) + 96
+def _cost_bytes(message: Message) -> int:
+    return len(message.payload) + len(message.topic) + BLOCK_ROW_BYTES
 
 
 def _holes(floor: int, settled: Runs, live_from: int) -> Iterator[tuple[int, int]]:

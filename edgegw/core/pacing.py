@@ -13,7 +13,7 @@ more, a slow one is not buried, and nobody has to know its limits. The shortest 
 change.
 """
 
-ALPHA, BETA = 1.0, 2.0
+ALPHA, BETA = 2.0, 4.0
 # Answers after which the shortest time counts anew.
 _FORGET = 256
 

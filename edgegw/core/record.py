@@ -282,6 +282,21 @@ class Chunk:
         topic_of = self._topic_of
         return [i for i in range(start, self.count) if flags[topic_of[i]]]
 
+    def columns(self) -> tuple[list[str], list[str], list[int], list[int | None] | None]:
+        """Topics, content types, times in µs (the producer's, else the arrival) and expiries of all messages."""
+        topics, topic_of, types, type_of, runs = self.topics, self._topic_of, self._types, self._type_of, self._runs
+        times_us: list[int] = []
+        for count, ms in zip(runs[::2], runs[1::2], strict=True):
+            times_us += [(self.t0_ms + ms) * 1000] * count
+        if self._sources is not None:
+            times_us = [time_us if us is None else us for time_us, us in zip(times_us, self._sources, strict=True)]
+        return (
+            [topics[i] for i in topic_of] if topic_of else topics * self.count,
+            [types[i] for i in type_of] if type_of else types * self.count,
+            times_us,
+            self._expires,
+        )
+
     def messages(self, stream: str, places: Iterable[int]) -> Iterator[Message]:
         """The messages at `places` (ascending)."""
         runs, run_end, run_ms, run = self._runs, 0, 0, 0

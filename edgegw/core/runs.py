@@ -15,6 +15,18 @@ def holds(runs: Runs, seq: int) -> bool:
     return at >= 0 and seq <= runs[at][1]
 
 
+def overlaps(runs: Runs, first: int, last: int) -> bool:
+    """Whether anything from `first` to `last` is in the set."""
+    at = bisect_right(runs, last, key=_first) - 1
+    return at >= 0 and runs[at][1] >= first
+
+
+def covers(runs: Runs, first: int, last: int) -> bool:
+    """Whether everything from `first` to `last` is in the set."""
+    at = bisect_right(runs, first, key=_first) - 1
+    return at >= 0 and runs[at][1] >= last
+
+
 def merged(runs: Runs, more: Iterable[tuple[int, int]]) -> Runs:
     """Both sets in one; `more` in any order, overlapping or not."""
     found: list[tuple[int, int]] = []

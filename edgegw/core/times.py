@@ -7,6 +7,9 @@ from functools import lru_cache
 from edgegw.errors import RequestError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Times that can be written: the years 1 to 9999.
+SOURCE_US_MIN = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+SOURCE_US_MAX = (datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 

@@ -27,13 +27,14 @@ from edgegw.config import LinkConfig
 from edgegw.consumer import LINK_CONSUMERS, Consumer
 from edgegw.core.breaker import Breaker, BreakerState
 from edgegw.core.cursor import ACKED, DEAD, Terms
-from edgegw.core.lanes import Lane, Lanes, Parcel, cost_bytes
+from edgegw.core.lanes import Lane, Lanes, Parcel
 from edgegw.core.pacing import Bucket, Congestion
 from edgegw.core.record import Batch, Message, Origin
 from edgegw.core.retry import Backoff
 from edgegw.errors import StoreError
 from edgegw.limits import (
     ACK_WAIT_S_DEFAULT,
+    LINK_AHEAD_BLOCKS,
     LINK_AHEAD_BYTES,
     LINK_AHEAD_MESSAGES,
     LINK_AUTONOMY_S,
@@ -118,11 +119,11 @@ class HttpLink:
 
     async def run(self) -> None:
         """Send until cancelled. Raises ConfigError(bad_link), Conflict(consumer_differs), StoreError."""
+        stored = self._bus.stream(self._config.stream).head  # what comes while a new consumer is counted is live already
         self._consumer = await self._take_consumer()
         self._consumer.owner = f"link {self._config.name}"
-        self._bodies = ParcelBodies(
-            f"{self._gateway}/{self._bus.epoch}", self._config.stream, self._config.prefix, self._config.format
-        )
+        sender = f"{self._gateway}/{self._bus.epoch}/{self._config.stream}"
+        self._bodies = ParcelBodies(sender, self._consumer.ledger.number, self._config.prefix, self._config.format)
         now_s = self._clock.mono_s()
         self._messages_left = Bucket(self._config.messages_per_s, now_s)
         self._bytes_left = Bucket(self._config.bytes_per_s, now_s)
@@ -131,7 +132,7 @@ class HttpLink:
         self._inflight = self._live_inflight = self._refused = 0
         self._batch_bytes = LINK_BATCH_BYTES
         self._changed = asyncio.Event()
-        self._begin_lanes()
+        self._begin_lanes(stored)
         name = self._config.name
         self._conditions.declare(self._condition, required=False, text=f"the upstream of link {name} takes what is sent")
         self._conditions.declare(self._autonomy, required=False, text=f"the upstream of link {name} can be reached")
@@ -162,11 +163,10 @@ class HttpLink:
         await self._bus.make_consumer(terms, floor)
         return self._bus.consumer(name)
 
-    def _begin_lanes(self) -> None:
+    def _begin_lanes(self, stored: int) -> None:
         ledger = self._consumer.ledger
-        head = self._bus.head(self._config.stream)
-        is_short = head - ledger.floor <= LINK_SKIP_MESSAGES or not self._config.live_share
-        live_from = ledger.floor if is_short else head
+        is_short = stored - ledger.floor <= LINK_SKIP_MESSAGES or not self._config.live_share
+        live_from = ledger.floor if is_short else stored
         self._lanes = Lanes(ledger.floor, ledger.settled, live_from, self._config.live_share)
         self._live = self._bus.subscribe(self._config.filter, stream=self._config.stream, after=live_from)
 
@@ -176,7 +176,7 @@ class HttpLink:
         while True:
             live = self._live
             items = await live.next()
-            while live is self._live and not self._lanes.has_room(Lane.LIVE, LINK_AHEAD_MESSAGES, LINK_AHEAD_BYTES):
+            while live is self._live and not self._lanes.has_live_room(LINK_AHEAD_MESSAGES, LINK_AHEAD_BYTES):
                 await self._wait()
             if not items or live is not self._live:
                 continue  # the lane went on with what is newer; these are in a hole now
@@ -190,7 +190,7 @@ class HttpLink:
         stream, topic_filter = self._config.stream, self._config.filter
         while True:
             span = self._lanes.next_read
-            if span is None or not self._lanes.has_room(Lane.BACKLOG, LINK_AHEAD_MESSAGES, LINK_AHEAD_BYTES):
+            if span is None or not self._lanes.has_backlog_room(LINK_AHEAD_BLOCKS, LINK_AHEAD_BYTES):
                 await self._wait()
                 continue
             after, upto = span
@@ -199,11 +199,10 @@ class HttpLink:
                     self._taken += self._lanes.rest()
                 await self._wait()
                 continue
-            page = await self._bus.page(stream, topic_filter, after, LINK_AHEAD_MESSAGES, LINK_AHEAD_BYTES)
-            ledger = self._consumer.ledger
-            wanted = [item for item in page.items if isinstance(item, Message) and item.seq <= upto and ledger.wants(item.seq)]
-            await self._expire([seq for seq in page.expired if seq <= upto])
-            self._lanes.add_backlog(wanted, min(page.position, upto))
+            most = self._config.batch_messages_max
+            found = await self._bus.blocks(stream, topic_filter, after, upto, most, self._batch_bytes)
+            await self._expire(found.expired)
+            self._lanes.add_backlog(found.blocks, found.position)
             self._notify()
 
     def _skip_if_behind(self) -> None:
@@ -229,11 +228,11 @@ class HttpLink:
     async def _send(self, upstream: Upstream) -> None:
         while True:
             parcel = await self._next()
-            messages = len(parcel.messages)
             if not await self._drop_expired(parcel):
                 self._breaker.withdraw()
                 self._end_flight(parcel)
                 continue
+            messages = len(parcel)
             body = self._bodies.body(parcel, self._clock.wall_ms())
             self._messages_left.spend(messages)
             self._bytes_left.spend(len(body))
@@ -286,11 +285,11 @@ class HttpLink:
             self._answers()
             if took_s is not None:
                 self._congestion.answered(took_s)
-            self._metrics.messages.labels(self._config.name, "taken").inc(len(parcel.messages))
+            self._metrics.messages.labels(self._config.name, "taken").inc(len(parcel))
             self._taken.append(parcel)
-        elif verdict in (Verdict.SPLIT, Verdict.REFUSED) and len(parcel.messages) > 1:
+        elif verdict in (Verdict.SPLIT, Verdict.REFUSED) and len(parcel) > 1:
             self._breaker.succeed()
-            if verdict is Verdict.SPLIT and sum(map(cost_bytes, parcel.messages)) > self._batch_bytes // 2:
+            if verdict is Verdict.SPLIT and parcel.block is not None and parcel.block.size_bytes > self._batch_bytes // 2:
                 self._batch_bytes = max(LINK_BATCH_BYTES_MIN, self._batch_bytes // 2)
             self._again.extendleft(reversed(parcel.halves()))
         elif verdict in (Verdict.SPLIT, Verdict.REFUSED) and self._refused < LINK_REFUSED_MAX:
@@ -361,28 +360,28 @@ class HttpLink:
         taken, self._taken = self._taken, []
         if not taken:
             return
-        seqs = sorted([message.seq for parcel in taken for message in parcel.messages])
         ledger = self._consumer.ledger
-        spans = [(parcel.first, parcel.last) for parcel in taken]
+        spans = [(parcel.first, parcel.last, () if parcel.block is None else parcel.block.seqs) for parcel in taken]
         gaps = [gap.last for gap in ledger.gaps]  # nobody upstream reads them; they stay in the ledger as `lost`
         try:
-            await asyncio.shield(self._bus.submit(Settle(ledger.number, seqs, ledger.floor, ACKED, gaps, spans)))
+            await asyncio.shield(self._bus.submit(Settle(ledger.number, [], ledger.floor, ACKED, gaps, spans)))
         except StoreError:
             self._taken = taken + self._taken
             raise
 
     async def _bury(self, parcel: Parcel, reply: Reply) -> None:
         """A message that the upstream refuses goes to the dead letters, in one commit with its settling."""
-        message = parcel.messages[0]
+        block = parcel.block
+        assert block is not None
         reason = f"http_{reply.status}"
         letter = Batch(
-            [message.topic], [message.payload], [message.content_type], source_us=[message.source_us],
+            block.topics, block.payloads, block.content_types, source_us=[*block.times_us],
             origins=[Origin(consumer_name(self._config.name), parcel.tries, reason)],
         )  # fmt: skip
-        _log.warning("link.refused", link=self._config.name, topic=message.topic, seq=message.seq, answer=reply.words)
+        _log.warning("link.refused", link=self._config.name, topic=block.topics[0], seq=block.seqs[0], answer=reply.words)
         while True:
             ledger = self._consumer.ledger
-            job = Settle(ledger.number, [message.seq], ledger.floor, DEAD, (), [(parcel.first, parcel.last)])
+            job = Settle(ledger.number, block.seqs, ledger.floor, DEAD, (), [(parcel.first, parcel.last, ())])
             job.letters = Part(DEAD_LETTER, letter, self._clock.wall_ms())
             try:
                 await asyncio.shield(self._bus.submit(job))
@@ -394,15 +393,18 @@ class HttpLink:
 
     async def _drop_expired(self, parcel: Parcel) -> bool:
         """Whether anything is left to send once what is past its TTL is gone."""
-        now_ms = self._clock.wall_ms()
-        expired = [m.seq for m in parcel.messages if m.expires_ms is not None and m.expires_ms <= now_ms]
+        block = parcel.block
+        if block is None:
+            return False
+        expired = block.expired(self._clock.wall_ms())
         if expired:
             gone = frozenset(expired)
-            await self._expire(expired)
-            parcel.messages = [message for message in parcel.messages if message.seq not in gone]
-        if not parcel.messages:
+            await self._expire([block.seqs[i] for i in expired])
+            left = [i for i in range(len(block)) if i not in gone]
+            parcel.block = block.only(left) if left else None
+        if parcel.block is None:
             self._taken.append(parcel)
-        return bool(parcel.messages)
+        return parcel.block is not None
 
     async def _expire(self, seqs: list[int]) -> None:
         wanted = [seq for seq in seqs if self._consumer.ledger.wants(seq)]

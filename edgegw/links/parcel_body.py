@@ -1,8 +1,12 @@
-"""A parcel as a request: an array as `POST /v1/messages` takes it, a key for each message and one for all.
+"""A parcel as a request, in one of three forms.
 
-A message's key is `gateway/epoch/stream/seq`: whoever gets it twice knows it by that, whatever else is in the request. The key
-of the request names its range; generic upstreams that know only `Idempotency-Key` recognise a parcel that is sent again. After
-a restart the cut between parcels may be another, so an upstream that must have each message once looks at the keys inside.
+    columns    for another gateway: core.columns, which makes each message arrive once however parcels are cut
+    msgpack    an array as `POST /v1/messages` takes it, for everybody else, with a key for each message
+    json       the same as JSON: a payload of JSON goes byte for byte as it came, everything else as base64
+
+A message's key is `gateway/epoch/stream/seq`: whoever gets it twice knows it by that. The request's own Idempotency-Key names
+what is in it, so that upstreams which know only that one recognise a parcel that is sent again. After a restart the cut between
+parcels may be another: an upstream that must have each message once looks at the keys inside.
 """
 
 import json
@@ -10,51 +14,60 @@ from binascii import b2a_base64
 
 import msgpack
 
+from edgegw.core import columns
 from edgegw.core.lanes import Parcel
-from edgegw.core.record import JSON, OCTETS, Message
-from edgegw.core.times import time_text, time_text_ms
+from edgegw.core.record import JSON, OCTETS
+from edgegw.core.times import time_text
 
-MSGPACK = "application/msgpack"
+_CONTENT_TYPES = {"columns": columns.CONTENT_TYPE, "msgpack": "application/msgpack", "json": JSON}
 
 
 class ParcelBodies:
-    """Makes bodies for one link. `origin` = `gateway/epoch`; `prefix` stands before each topic."""
+    """Makes bodies for one link. `sender` = `gateway/epoch/stream`; `consumer` its number; `prefix` stands before each topic."""
 
-    def __init__(self, origin: str, stream: str, prefix: str, form: str) -> None:
-        self._origin = f"{origin}/{stream}/"
+    def __init__(self, sender: str, consumer: int, prefix: str, form: str) -> None:
+        self._keys = f"{sender}/"
+        self._origin = f"{sender}/{consumer}"
         self._prefix = prefix
-        self._is_packed = form == "msgpack"
-        self.content_type = MSGPACK if self._is_packed else JSON
+        self._form = form
+        self.content_type = _CONTENT_TYPES[form]
 
     def body(self, parcel: Parcel, now_ms: int) -> bytes:
         """The messages of a parcel."""
-        entries = [self._entry(message, now_ms) for message in parcel.messages]
-        if self._is_packed:
+        block = parcel.block
+        assert block is not None
+        if self._form == "columns":
+            return columns.encode(self._origin, parcel.first, parcel.last, block, now_ms, prefix=self._prefix)
+        entries = self._entries(parcel, now_ms)
+        if self._form == "msgpack":
             packed: bytes = msgpack.packb(entries)
             return packed
         return b"[" + b",\n".join(map(_plain, entries)) + b"]"
 
     def key(self, parcel: Parcel) -> str:
         """The key of the request: the same for the same messages."""
-        return f"{self._origin}{parcel.messages[0].seq}-{parcel.messages[-1].seq}"
+        assert parcel.block is not None
+        seqs = parcel.block.seqs
+        return f"{self._keys}{seqs[0]}-{seqs[-1]}.{len(seqs)}"
 
-    def _entry(self, message: Message, now_ms: int) -> dict[str, object]:
-        _, seq, topic, time_ms, content_type, payload, source_us, expires_ms, _ = message
-        entry: dict[str, object] = {
-            "topic": self._prefix + topic,
-            "payload": payload,
-            "key": f"{self._origin}{seq}",
-            "time": time_text_ms(time_ms) if source_us is None else time_text(source_us),
-        }
-        if content_type != OCTETS:
-            entry["content_type"] = content_type
-        if expires_ms is not None:
-            entry["ttl"] = max(1, expires_ms - now_ms) / 1000
-        return entry
+    def _entries(self, parcel: Parcel, now_ms: int) -> list[dict[str, object]]:
+        block = parcel.block
+        assert block is not None
+        rows = zip(block.topics, block.payloads, block.seqs, block.times_us, strict=True)
+        entries: list[dict[str, object]] = [
+            {"topic": self._prefix + topic, "payload": payload, "key": f"{self._keys}{seq}", "time": time_text(us)}
+            for topic, payload, seq, us in rows
+        ]
+        for entry, content_type in zip(entries, block.content_types, strict=True):
+            if content_type != OCTETS:
+                entry["content_type"] = content_type
+        for entry, at in zip(entries, block.expires_ms or (), strict=False):
+            if at is not None:
+                entry["ttl"] = max(1, at - now_ms) / 1000
+        return entries
 
 
 def _plain(entry: dict[str, object]) -> bytes:
-    """The same as JSON: a payload of JSON byte for byte as it came, everything else as base64."""
     payload = entry.pop("payload")
     assert isinstance(payload, bytes)
     if entry.get("content_type") == JSON and _is_json(payload):

@@ -25,12 +25,12 @@ async def received(port: int) -> int:
 
 async def measure(source: int, target: int, rate: float, total: int) -> dict[str, float]:
     """Publish live messages at the source until `total` messages of the backlog arrived at the target."""
-    reader = EventReader(target, "/v1/stream?topic=bench/%23")
+    reader = EventReader(target, "/v1/stream?topic=live/%23")
     connected = asyncio.Semaphore(0)
     reading = asyncio.create_task(reader.run(connected))
     await connected.acquire()
     started_s = time.perf_counter()
-    publishing = asyncio.gather(*(publish(source, rate, _GIVE_UP_S, place) for place in range(16)))
+    publishing = asyncio.gather(*(publish(source, "live", rate, _GIVE_UP_S, place) for place in range(16)))
     arrived = 0
     while arrived - len(reader.delays_s) < total and time.perf_counter() - started_s < _GIVE_UP_S:
         await asyncio.sleep(_POLL_S)

@@ -12,11 +12,11 @@ _CONNECTIONS = 16
 _ANSWER_S = 30.0
 
 
-async def publish(port: int, rate: float, seconds: float, place: int) -> None:
+async def publish(port: int, topic: str, rate: float, seconds: float, place: int) -> None:
     """One connection's share of `rate` messages a second."""
     loop = asyncio.get_running_loop()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = f"POST /v1/topics/bench/{place} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: "
+    head = f"POST /v1/topics/{topic}/{place} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: "
     started_s = loop.time()
     for number in range(place, round(seconds * rate), _CONNECTIONS):
         await asyncio.sleep(max(0.0, started_s + number / rate - loop.time()))
@@ -30,14 +30,14 @@ async def publish(port: int, rate: float, seconds: float, place: int) -> None:
 
 async def measure(port: int, rate: float, streams: int, seconds: float) -> dict[str, float]:
     """Publish at `rate` to `streams` readers; delays in ms."""
-    readers = [EventReader(port, "/v1/stream?topic=bench/%23") for _ in range(streams)]
+    readers = [EventReader(port, "/v1/stream?topic=fan/%23") for _ in range(streams)]
     connected = asyncio.Semaphore(0)
     tasks = [asyncio.create_task(reader.run(connected)) for reader in readers]
     for _ in readers:
         await connected.acquire()
     loop = asyncio.get_running_loop()
     started_s = loop.time()
-    await asyncio.gather(*(publish(port, rate, seconds, place) for place in range(_CONNECTIONS)))
+    await asyncio.gather(*(publish(port, "fan", rate, seconds, place) for place in range(_CONNECTIONS)))
     took_s = loop.time() - started_s
     wanted = round(seconds * rate) * streams
     with suppress(TimeoutError):

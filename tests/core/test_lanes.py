@@ -3,6 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgegw.core.block import Block
 from edgegw.core.lanes import Lane, Lanes, Parcel
 from edgegw.core.record import Message
 
@@ -17,9 +18,13 @@ def messages(*seqs: int) -> list[Message]:
     return [message(seq) for seq in seqs]
 
 
+def blocks(*seqs: int, most: int = 10) -> list[Block]:
+    return Block.of(messages(*seqs)).pieces(most, BIG) if seqs else []
+
+
 def seqs(parcel: Parcel | None) -> list[int]:
     assert parcel is not None
-    return [message.seq for message in parcel.messages]
+    return [] if parcel.block is None else parcel.block.seqs
 
 
 def test_one_line_when_there_is_no_backlog() -> None:
@@ -51,7 +56,7 @@ def test_bytes_bound_a_parcel_and_one_larger_message_passes_alone() -> None:
 def test_what_was_settled_out_of_order_is_not_read_again() -> None:
     lanes = Lanes(5, ((8, 9), (20, 30)), 25, 0.8)
     assert lanes.next_read == (5, 7)
-    lanes.add_backlog(messages(6, 7), 7)
+    lanes.add_backlog(blocks(6, 7), 7)
     assert seqs(lanes.take(10, BIG)) == [6, 7]
     assert lanes.next_read == (9, 19)
     lanes.add_backlog((), 19)
@@ -61,7 +66,7 @@ def test_what_was_settled_out_of_order_is_not_read_again() -> None:
 
 def test_live_data_gets_its_share_while_both_have_something() -> None:
     lanes = Lanes(0, (), 1000, 0.8)
-    lanes.add_backlog(messages(*range(1, 501)), 500)
+    lanes.add_backlog(blocks(*range(1, 501)), 500)
     lanes.add_live(messages(*range(1001, 1501)), 1500)
     taken = [lanes.take(10, BIG) for _ in range(50)]
     live = sum(1 for parcel in taken if parcel is not None and parcel.lane is Lane.LIVE)
@@ -71,7 +76,7 @@ def test_live_data_gets_its_share_while_both_have_something() -> None:
 
 def test_nobody_saves_up_a_share() -> None:
     lanes = Lanes(0, (), 1000, 0.8)
-    lanes.add_backlog(messages(*range(1, 401)), 400)
+    lanes.add_backlog(blocks(*range(1, 401)), 400)
     assert [parcel.lane for _ in range(30) if (parcel := lanes.take(10, BIG))] == [Lane.BACKLOG] * 30
     lanes.add_live(messages(*range(1001, 1101)), 1100)
     taken = [parcel.lane for _ in range(10) if (parcel := lanes.take(10, BIG))]
@@ -82,7 +87,7 @@ def test_a_lane_that_may_not_go_is_passed_over() -> None:
     lanes = Lanes(0, (), 10, 0.8)
     lanes.add_live(messages(11), 11)
     assert lanes.take(1, BIG, live=False) is None
-    lanes.add_backlog(messages(1), 1)
+    lanes.add_backlog(blocks(1), 1)
     assert seqs(lanes.take(1, BIG, live=False)) == [1]
     assert lanes.take(1, BIG, backlog=False, live=True) is not None
 
@@ -102,7 +107,7 @@ def test_live_data_that_is_late_becomes_backlog() -> None:
 
 
 def test_a_parcel_is_halved_without_losing_its_range() -> None:
-    parcel = Parcel(Lane.LIVE, 1, 10, messages(2, 5, 8))
+    parcel = Parcel(Lane.LIVE, 1, 10, Block.of(messages(2, 5, 8)))
     left, right = parcel.halves()
     assert (left.first, left.last, right.first, right.last) == (1, 4, 5, 10)
     assert seqs(left) + seqs(right) == [2, 5, 8]
@@ -141,11 +146,11 @@ def test_each_message_once_and_every_number_in_one_range(
             lanes.add_live(wanted(lanes.live_position, upto), upto)
         elif lanes.next_read is not None:
             after, end = lanes.next_read
-            lanes.add_backlog(wanted(after, min(end, after + most)), min(end, after + most))
+            lanes.add_backlog(blocks(*(m.seq for m in wanted(after, min(end, after + most)))), min(end, after + most))
 
     def out(parcel: Parcel | None) -> None:
         if parcel is not None:
-            given_out.extend(message.seq for message in parcel.messages)
+            given_out.extend(seqs(parcel))
             ranges.append((parcel.first, parcel.last))
 
     for what, n in program:

@@ -116,7 +116,7 @@ async def both(folder: Path, *streams: StreamConfig, **config: Any) -> AsyncIter
 
 
 async def test_messages_arrive_with_their_keys_times_and_types(tmp_path: Path) -> None:
-    async with both(tmp_path) as (site, upstream):
+    async with both(tmp_path, format="msgpack") as (site, upstream):
         await site.bus.publish("a/b", b'{"x": 1.50}', JSON, Options(source_us=1_700_000_000_000_000))
         await site.bus.publish("a/c", b"\xff\x00")
         await site.settled()

@@ -10,6 +10,8 @@ from typing import Any
 import msgpack
 from aiohttp import web
 
+from edgegw.core import columns
+
 Answer = Callable[["UpstreamServer", web.BaseRequest, list[dict[str, Any]]], Awaitable[web.StreamResponse]]
 
 
@@ -47,7 +49,7 @@ class UpstreamServer:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One request."""
         body = await request.read()
-        entries = msgpack.unpackb(body) if request.content_type == "application/msgpack" else json.loads(body)
+        entries = decoded(request.content_type, body)
         self.requests.append(dict(request.headers))
         self.busy += 1
         self.busy_most = max(self.busy_most, self.busy)
@@ -55,6 +57,21 @@ class UpstreamServer:
             return await (self.answers.pop(0) if self.answers else self.always)(self, request, entries)
         finally:
             self.busy -= 1
+
+
+def decoded(content_type: str, body: bytes) -> list[dict[str, Any]]:
+    """The messages of a request; those in columns get the keys that they would have one by one."""
+    if content_type == "application/msgpack":
+        entries: list[dict[str, Any]] = msgpack.unpackb(body)
+        return entries
+    if content_type == "application/json":
+        return list(json.loads(body))
+    got = columns.decode(body, 100_000)
+    sender = got.origin.rpartition("/")[0]
+    return [
+        {"topic": topic, "payload": payload, "key": f"{sender}/{seq}"}
+        for topic, payload, seq in zip(got.topics, got.payloads, got.seqs, strict=True)
+    ]
 
 
 async def taken(server: UpstreamServer, request: web.BaseRequest, entries: list[dict[str, Any]]) -> web.StreamResponse:
