@@ -26,9 +26,23 @@ from edgegw.limits import (
     WINDOW_BYTES_MAX,
     WINDOW_BYTES_MIN,
 )
-from edgegw.store.jobs import Change, Configure, Create, Delete, Job, Outcome, Part, Publish, Receipt, Settle, StreamStats, Tick
+from edgegw.store.jobs import (
+    Change,
+    Configure,
+    Create,
+    Delete,
+    Job,
+    Outcome,
+    Part,
+    Publish,
+    Receipt,
+    Settle,
+    Span,
+    StreamStats,
+    Tick,
+)
 from edgegw.store.journal import Journal
-from edgegw.store.reader import Page, Picked, Range, Reader
+from edgegw.store.reader import Blocks, Page, Picked, Range, Reader
 from edgegw.store.writer import Writer
 from edgegw.subscription import Subscription
 
@@ -172,6 +186,22 @@ class Bus:
 
     async def publish_batch(self, batch: Batch, *, wait_s: float = PUBLISH_WAIT_S) -> list[Share]:
         """Store all messages of the batch, or none; durable on return. Raises RequestError, Busy after `wait_s`, StoreError."""
+        shares = self._shares(batch)
+        if self._journal.is_busy:
+            await self._journal.room(batch.size_bytes, wait_s)
+        await self._journal.submit(Publish([share.part for share in shares]))
+        return shares
+
+    async def publish_span(self, batch: Batch, span: Span, *, wait_s: float = PUBLISH_WAIT_S) -> int:
+        """Store what of a range did not come before, and remember the range, at once; returns how many were there already."""
+        shares = self._shares(batch)
+        if self._journal.is_busy:
+            await self._journal.room(batch.size_bytes, wait_s)
+        job = Publish([share.part for share in shares], span)
+        await self._journal.submit(job)
+        return job.repeats
+
+    def _shares(self, batch: Batch) -> list[Share]:
         routes = self._routes
         streams = [routes.get(topic) or self.route(topic, where=f"[{i}].topic") for i, topic in enumerate(batch.topics)]
         names = set(streams)
@@ -184,9 +214,6 @@ class Bus:
             for name in sorted(names):
                 places = [i for i, stream in enumerate(streams) if stream == name]
                 shares.append(Share(Part(name, batch.only(places), now_ms, places), places))
-        if self._journal.is_busy:
-            await self._journal.room(batch.size_bytes, wait_s)
-        await self._journal.submit(Publish([share.part for share in shares]))
         return shares
 
     def _route_by(self, streams: Iterable[StreamConfig]) -> None:
@@ -218,6 +245,11 @@ class Bus:
         return await self._journal.read(
             reader.read, Range(stream, stats.number, topic_filter, after, stats.head), most, most_bytes, self._clock.wall_ms()
         )
+
+    async def blocks(self, stream: str, topic_filter: str, after: int, upto: int, most: int, most_bytes: int) -> Blocks:
+        """Committed messages after `after` up to `upto`, as columns, in blocks of at most so many messages and bytes."""
+        part = Range(stream, self.stream(stream).number, topic_filter, after, upto)
+        return await self._journal.read(self._journal.reader.blocks, part, most, most_bytes, self._clock.wall_ms())
 
     async def pick(self, stream: str, seqs: list[int], most_bytes: int) -> Picked:
         """These messages, as far as they are stored and not expired; `seqs` ascending."""
@@ -381,11 +413,14 @@ class Bus:
     def _fan_out(self, part: Part) -> None:
         batch = part.batch
         match = self._live.match
+        found = {topic: subscriptions for topic in set(batch.topics) if (subscriptions := match(topic))}
+        if not found:
+            return
         # A dead letter keeps its topic; only who asked for that stream takes it for news.
         is_letter = batch.origins is not None
         for i, topic in enumerate(batch.topics):
-            subscriptions = match(topic)
-            if not subscriptions or (part.repeats is not None and part.repeats[i]):
+            subscriptions = found.get(topic)
+            if subscriptions is None or (part.repeats is not None and part.repeats[i]):
                 continue
             message = Message(
                 part.stream,

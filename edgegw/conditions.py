@@ -102,6 +102,12 @@ class Conditions:
             self._turn(condition)
             self._log.info("condition.cleared", condition=name)
 
+    def withdraw(self, name: str) -> None:
+        """What it was about is gone, and nobody is told of it any more."""
+        assert get_ident() == self._thread
+        self.clear(name)
+        del self._conditions[name]
+
     def _turn(self, condition: Condition) -> None:
         condition.is_raised = not condition.is_raised
         condition.since_ms = self._clock.wall_ms()

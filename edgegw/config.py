@@ -5,7 +5,7 @@ and for the table in README.md. Where values come from, and in which order, is `
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -15,20 +15,27 @@ from edgegw.config_values import (
     Setting,
     choice,
     filters,
+    flag,
     integer,
-    loopback_address,
+    is_loopback,
     name,
+    name_or_none,
     number,
     one_filter,
     path,
     prefix,
     setting,
     shown,
+    split_address,
+    tcp_address,
     url,
 )
 from edgegw.errors import ConfigError, Fault
 from edgegw.limits import (
     CONNECTIONS_MAX,
+    HOST_AGE_S_MAX,
+    HOST_BYTES_MAX,
+    HOST_INTERVAL_S_MAX,
     LINK_BATCH_MESSAGES_MAX,
     LINK_CONCURRENCY_MAX,
     LINK_RATE_MAX,
@@ -44,9 +51,6 @@ from edgegw.limits import (
     STREAMS_MAX,
 )
 
-# Streams that are always there: a [[stream]] of this name changes their bounds, and names no topics.
-BUILT_IN_STREAMS: Final = ("default", "dead-letter")
-
 
 @dataclass(frozen=True, slots=True)
 class GatewayConfig:
@@ -55,6 +59,10 @@ class GatewayConfig:
     data: Path = field(
         default=Path("/var/lib/edgegw"),
         metadata=setting(path(), "folder of the store; one gateway owns it at a time"),
+    )
+    name: str = field(
+        default="",
+        metadata=setting(name_or_none(), "what this gateway is called upstream; the host's name when empty"),
     )
     stop_timeout_s: float = field(
         default=30.0,
@@ -68,7 +76,33 @@ class HttpConfig:
 
     listen: str = field(
         default="127.0.0.1:8080",
-        metadata=setting(loopback_address(), "address and port of the API"),
+        metadata=setting(
+            tcp_address(),
+            "address and port of the API; beyond loopback it needs a token or `tls_client_ca`, and TLS or `allow_plaintext`",
+        ),
+    )
+    allow_plaintext: bool = field(
+        default=False,
+        metadata=setting(flag(), "listen beyond loopback without TLS: tokens and data can be read on the way"),
+    )
+    tls_certificate: Path | None = field(
+        default=None,
+        metadata=setting(path(), "certificate for TLS, with its chain, as PEM; `listen` then takes TLS only"),
+    )
+    tls_key: Path | None = field(
+        default=None,
+        metadata=setting(path(), "private key of the certificate, as PEM without a passphrase"),
+    )
+    tls_client_ca: Path | None = field(
+        default=None,
+        metadata=setting(path(), "CA certificates as PEM; every client must then show a certificate of theirs"),
+    )
+    socket: Path | None = field(
+        default=None,
+        metadata=setting(
+            path(),
+            "Unix socket of the API; when not set, `/run/edgegw/edgegw.sock` if that folder is there, else `DATA/edgegw.sock`",
+        ),
     )
     connections_max: int = field(
         default=1024,
@@ -98,10 +132,25 @@ class LogConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class HostConfig:
+    """[host]: readings of the machine itself."""
+
+    interval_s: float = field(
+        default=10.0,
+        metadata=setting(
+            number(0, HOST_INTERVAL_S_MAX),
+            "how often load, memory, disk, network and temperature are published under `host/…`; 0 is never",
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class StreamConfig:
     """[[stream]]: which topics are kept together, and for how long. A topic goes to the first stream that matches it."""
 
-    name: str = field(metadata=setting(name(), "name; `default` and `dead-letter` change the bounds of the built-in streams"))
+    name: str = field(
+        metadata=setting(name(), "name; `default`, `dead-letter` and `host` change the bounds of the built-in streams")
+    )
     topics: tuple[str, ...] = field(
         default=(),
         metadata=setting(filters(), "MQTT topic filters that this stream takes; none for a built-in one"),
@@ -110,7 +159,7 @@ class StreamConfig:
         default=None,
         metadata=setting(
             integer(STREAM_BYTES_MIN, STREAM_BYTES_SETTING_MAX),
-            "bytes on disk; when not set, 25 % of the space free when it is made, at most 512 MiB (`dead-letter`: 64 MiB)",
+            "bytes on disk; when not set, 25 % of the space free when it is made, at most 512 MiB (`dead-letter`: 64 MiB; `host`: 8 MiB)",
         ),
     )
     rows_max: int = field(default=0, metadata=setting(integer(0, STREAM_ROWS_MAX), "messages kept; 0 is no bound"))
@@ -125,6 +174,24 @@ class StreamConfig:
             "at `bytes_max`: `hold` refuses publishes rather than drop what a named consumer still wants, `drop-oldest` drops it",
         ),
     )
+
+
+# Streams that are always there: a [[stream]] of this name changes their bounds, and names no topics. `host` has what
+# sources/host.py publishes, and no more: another `host/…` is somebody's own topic.
+BUILT_IN_STREAMS: Final[Mapping[str, StreamConfig]] = {
+    "default": StreamConfig(name="default"),
+    "dead-letter": StreamConfig(name="dead-letter"),
+    "host": StreamConfig(
+        name="host",
+        topics=(
+            "host/load", "host/memory", "host/pressure", "host/uptime",
+            "host/disk", "host/disk/+", "host/network/+", "host/temperature/+",
+        ),
+        bytes_max=HOST_BYTES_MAX,
+        age_max_s=HOST_AGE_S_MAX,
+        policy="drop-oldest",
+    ),
+}  # fmt: skip
 
 
 _NAME = name()  # inside a class with a field of that name it is hidden
@@ -145,8 +212,11 @@ class LinkConfig:
     )
     prefix: str = field(default="", metadata=setting(prefix(), "put before each topic on its way, as `plant-7/`"))
     format: str = field(
-        default="msgpack",
-        metadata=setting(choice("msgpack", "json"), "of a batch, which is an array as `POST /v1/messages` takes it"),
+        default="columns",
+        metadata=setting(
+            choice("columns", "msgpack", "json"),
+            "of a batch: `columns` for another gateway; `msgpack` or `json` for others, an array as `POST /v1/messages` takes it",
+        ),
     )
     token_file: Path | None = field(default=None, metadata=setting(path(), "file with the token for `Authorization: Bearer`"))
     ca_file: Path | None = field(
@@ -157,11 +227,17 @@ class LinkConfig:
     batch_messages_max: int = field(default=1000, metadata=setting(integer(1, LINK_BATCH_MESSAGES_MAX), "messages in a request"))
     concurrency_max: int = field(
         default=4,
-        metadata=setting(integer(1, LINK_CONCURRENCY_MAX), "requests under way at once; 1 keeps the order"),
+        metadata=setting(integer(1, LINK_CONCURRENCY_MAX), "requests under way at once, at most"),
     )
     messages_per_s: float = field(default=0.0, metadata=setting(number(0, LINK_RATE_MAX), "rate limit; 0 is none"))
     bytes_per_s: float = field(default=0.0, metadata=setting(number(0, LINK_RATE_MAX), "rate limit of request bodies; 0 is none"))
-    live_share: float = field(default=0.8, metadata=setting(number(0.05, 0.95), "share of live data while there is a backlog"))
+    live_share: float = field(
+        default=0.8,
+        metadata=setting(
+            number(0, 0.95),
+            "share of live data beside a backlog; 0 is one line, in order with `concurrency_max = 1`",
+        ),
+    )
     timeout_s: float = field(default=30.0, metadata=setting(number(1, LINK_TIMEOUT_S_MAX), "how long a request may take in all"))
 
 
@@ -172,6 +248,7 @@ class Config:
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
     http: HttpConfig = field(default_factory=HttpConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    host: HostConfig = field(default_factory=HostConfig)
     streams: tuple[StreamConfig, ...] = ()
     links: tuple[LinkConfig, ...] = ()
 
@@ -195,11 +272,25 @@ class Reading(NamedTuple):
     files: tuple[str, ...]
 
 
-Section = type[GatewayConfig] | type[HttpConfig] | type[LogConfig] | type[StreamConfig] | type[LinkConfig]
+class Inputs(NamedTuple):
+    """What a configuration is read from, at the start and at each reload; `overrides` come from the command line."""
+
+    file: Path
+    environ: Mapping[str, str]
+    overrides: Mapping[str, str]
+    must_exist: bool = True
+
+    def read(self) -> Reading:
+        """Read all of it now. Raises ConfigError with all faults."""
+        return read_config(self.file, self.environ, self.overrides, must_exist=self.must_exist)
+
+
+Section = type[GatewayConfig] | type[HttpConfig] | type[LogConfig] | type[HostConfig] | type[StreamConfig] | type[LinkConfig]
 SECTIONS: Final[Mapping[str, Section]] = {
     "gateway": GatewayConfig,
     "http": HttpConfig,
     "log": LogConfig,
+    "host": HostConfig,
     "stream": StreamConfig,
     "link": LinkConfig,
 }
@@ -218,6 +309,7 @@ def read_config(file: Path, environ: Mapping[str, str], overrides: Mapping[str, 
     values = {section: _decode(SECTIONS[section], given, faults) for section, given in sources.sections.items()}
     streams = {name: _decode(StreamConfig, given, faults) for name, given in sources.lists["stream"].items()}
     links = {name: _decode(LinkConfig, given, faults) for name, given in sources.lists["link"].items()}
+    _check_http(values["http"], sources)
     _check_streams(streams, sources)
     _check_links(links, streams, sources)
     if faults:
@@ -228,7 +320,8 @@ def read_config(file: Path, environ: Mapping[str, str], overrides: Mapping[str, 
         gateway=GatewayConfig(**values["gateway"]),
         http=HttpConfig(**values["http"]),
         log=LogConfig(**values["log"]),
-        streams=tuple(StreamConfig(**stream) for stream in streams.values()),
+        host=HostConfig(**values["host"]),
+        streams=tuple(_stream(stream) for stream in streams.values()),
         links=tuple(LinkConfig(**link) for link in links.values()),
     )
     return Reading(config, _origins(sources), tuple(sources.files))
@@ -257,6 +350,12 @@ def _decode(cls: Section, given: Mapping[str, Given], faults: list[Fault]) -> di
     return values
 
 
+def _stream(values: Mapping[str, Any]) -> StreamConfig:
+    """What is not given of a built-in stream is as it is built in, except its topics, which are not the configuration's."""
+    built_in = BUILT_IN_STREAMS.get(values["name"])
+    return StreamConfig(**values) if built_in is None else replace(built_in, **{"topics": (), **values})
+
+
 def _check_streams(streams: Mapping[str, Mapping[str, Any]], sources: Sources) -> None:
     """What concerns several fields or streams."""
     owners: dict[str, str] = {}
@@ -278,6 +377,22 @@ def _check_streams(streams: Mapping[str, Mapping[str, Any]], sources: Sources) -
     if count > STREAMS_MAX:
         last = [head for (section, _), head in sources.heads.items() if section == "stream"][-1]
         sources.faults.append(last.fault(f"makes {count} streams with the built-in ones, more than {STREAMS_MAX}"))
+
+
+def _check_http(values: Mapping[str, Any], sources: Sources) -> None:
+    """Who listens beyond this machine says how that is guarded; what TLS consists of is complete."""
+    given = sources.sections["http"]
+    for key, other in (("tls_certificate", "tls_key"), ("tls_key", "tls_certificate"), ("tls_client_ca", "tls_certificate")):
+        if key in values and other not in given and sources.is_complete:
+            sources.faults.append(given[key].origin.fault(f"stands without {other}"))
+    if "listen" not in values or is_loopback(split_address(values["listen"])[0]) or not sources.is_complete:
+        return
+    if not ("tls_certificate" in given or values.get("allow_plaintext") or "allow_plaintext" in given.keys() - values.keys()):
+        sources.faults.append(
+            given["listen"].origin.fault(
+                f"{shown(values['listen'])} is not on loopback: set tls_certificate and tls_key, or allow_plaintext = true"
+            )
+        )
 
 
 def _check_links(links: Mapping[str, Mapping[str, Any]], streams: Mapping[str, object], sources: Sources) -> None:

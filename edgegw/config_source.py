@@ -99,11 +99,16 @@ def did_you_mean(name: str, names: Collection[str], *, prefix: str = "") -> str:
 # --- files --------------------------------------------------------------------------------------
 
 
+def dropped_in(folder: Path) -> list[Path]:
+    """The configuration files of a folder, in their order. Raises OSError."""
+    # Hidden ones are what editors leave behind.
+    return sorted(path for path in folder.iterdir() if path.suffix == ".toml" and not path.name.startswith("."))
+
+
 def _dropped_in(folder: Path, sources: Sources) -> list[Path]:
     sources.tried.append(str(folder))
     try:
-        # Hidden ones are what editors leave behind.
-        found = sorted(path for path in folder.iterdir() if path.suffix == ".toml" and not path.name.startswith("."))
+        found = dropped_in(folder)
     except FileNotFoundError:
         return []
     except OSError as error:

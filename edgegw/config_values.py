@@ -102,6 +102,12 @@ def name() -> Kind:
     return Kind(f"string of a-z, 0-9, -, _, ., at most {NAME_BYTES_MAX}", decode)
 
 
+def name_or_none() -> Kind:
+    """A name, or nothing."""
+    named = name()
+    return Kind(f"{named.takes}; or empty", lambda raw: named.decode(raw) if raw != "" else "")
+
+
 def filters() -> Kind:
     """A list of MQTT topic filters, none of them twice."""
 
@@ -130,14 +136,28 @@ def filters() -> Kind:
     return Kind(f"list of topic filters, at most {STREAM_FILTERS_MAX}", decode)
 
 
-def loopback_address() -> Kind:
-    """`HOST:PORT` of this machine's own; `localhost` becomes 127.0.0.1, so that no name server has a say."""
+def flag() -> Kind:
+    """Yes or no."""
+
+    def decode(raw: object) -> bool:
+        if not isinstance(raw, bool):
+            raise ValueError(f"must be true or false, is {shown(raw)}")
+        return raw
+
+    def parse(text: str) -> object:
+        return {"true": True, "false": False}.get(text.lower(), text)
+
+    return Kind("true or false", decode, parse)
+
+
+def tcp_address() -> Kind:
+    """`HOST:PORT` to listen on; `localhost` becomes 127.0.0.1, so that no name server has a say."""
 
     def decode(raw: object) -> str:
         host, port = split_address(_string(raw))
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
-    return Kind("HOST:PORT, loopback only; port 0 takes any free one", decode)
+    return Kind("HOST:PORT; port 0 takes any free one", decode)
 
 
 def one_filter() -> Kind:
@@ -187,7 +207,7 @@ def url() -> Kind:
 
 
 def split_address(text: str) -> tuple[str, int]:
-    """Host and port of a loopback `HOST:PORT` or `[HOST]:PORT`. Raises ValueError for any other text."""
+    """Host and port of `HOST:PORT` or `[HOST]:PORT`, where the host is an address. Raises ValueError for any other text."""
     import ipaddress  # only who runs a gateway needs it
 
     form = f'must be HOST:PORT, as "127.0.0.1:8080" or "[::1]:8080", is {shown(text)}'
@@ -201,12 +221,14 @@ def split_address(text: str) -> tuple[str, int]:
         raise ValueError(form) from None
     if isinstance(address, ipaddress.IPv6Address) != (match[1] is not None):
         raise ValueError(form)
-    # `::ffff:127.0.0.1` is loopback for some releases of Python only.
-    if not address.is_loopback or (match[1] is not None and address.compressed != "::1"):
-        raise ValueError(
-            f"{shown(text)} is not on loopback, and access control for others is not there yet (use 127.0.0.1 or [::1])"
-        )
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        raise ValueError(f"must not be an IPv4 address in the clothes of IPv6, is {shown(text)} (write {address.ipv4_mapped})")
     return address.compressed, int(match[3])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address, as split_address or a socket gives it, is one that only this machine reaches."""
+    return host.removeprefix("::ffff:").startswith("127.") or host == "::1"
 
 
 def shown(raw: object) -> str:

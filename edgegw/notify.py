@@ -80,6 +80,10 @@ class Supervisor:
         """Everything is up. Each message returns whether it was sent."""
         return self._send("READY=1")
 
+    def reloading(self, mono_us: int) -> bool:
+        """The configuration is being read again, since this time of CLOCK_MONOTONIC; `ready` ends it (Type=notify-reload)."""
+        return self._send(f"RELOADING=1\nMONOTONIC_USEC={mono_us}")
+
     def stopping(self) -> bool:
         """The stop has begun."""
         return self._send("STOPPING=1")
@@ -96,6 +100,10 @@ class Supervisor:
         """Keep this socket over our end and hand it to the next process under this name."""
         assert name.isascii() and name.isprintable() and ":" not in name and 0 < len(name) < 256, name
         return self._send(f"FDSTORE=1\nFDNAME={name}", kept.fileno())
+
+    def forget(self, name: str) -> bool:
+        """Let go of the sockets kept under this name."""
+        return self._send(f"FDSTOREREMOVE=1\nFDNAME={name}")
 
     def _send(self, state: str, *descriptors: int) -> bool:
         if not self._address:

@@ -6,6 +6,7 @@ is healthy again: its condition is cleared and its back-off starts over. The cra
 comes out of `wait`, and the gateway ends.
 
 `stop` cancels the services in the reverse order of their start, one after the other, each with SERVICE_STOP_S to clean up.
+`stop_one` and `restart` do so for a service whose part of the configuration changed; one that was restarted is the last one.
 """
 
 import asyncio
@@ -56,6 +57,7 @@ class Services:
         self._failure: Exception | None = None
         self._ended = asyncio.Event()
         self._stopping = asyncio.Lock()
+        self._is_over = False
 
     def start(self, name: str, run: Run, *, fatal: bool = False, required: bool = False) -> None:
         """Run `run()` from now on; `required`: the gateway is not ready while it is down."""
@@ -79,16 +81,49 @@ class Services:
         """Stop all services, last first; returns the names of those that did not end in their time. May be called again."""
         left: list[str] = []
         async with self._stopping:
+            self._is_over = True
             while self._services:
                 service = self._services[-1]
-                assert service.task is not None
-                service.task.cancel()
-                _, pending = await asyncio.wait({service.task}, timeout=SERVICE_STOP_S)
-                if pending:
-                    _log.error("service.stuck", service=service.name, waited_s=SERVICE_STOP_S)
+                if not await self._end(service):
                     left.append(service.name)
-                self._services.pop()
+                self._services.remove(service)
         return left
+
+    async def stop_one(self, name: str) -> bool:
+        """Stop this service and take its condition back; False when it does not end in its time."""
+        async with self._stopping:
+            return await self._stop_one(name)
+
+    async def restart(self, name: str, run: Run, *, required: bool = False) -> bool:
+        """Stop this service, if it runs, and start `run()` in its place; whether it was started.
+
+        It is not when the old one did not end in its time, since two of them would be at work, nor when all are being stopped.
+        """
+        async with self._stopping:
+            if self._is_over or not await self._stop_one(name):
+                return False
+            self.start(name, run, required=required)
+            return True
+
+    async def _stop_one(self, name: str) -> bool:
+        service = next((service for service in self._services if service.name == name), None)
+        if service is None:
+            return True
+        has_ended = await self._end(service)
+        if has_ended:
+            self._services.remove(service)
+            self._conditions.withdraw(service.condition)
+        else:  # it stays in the list: two of a name would be at work
+            self._conditions.raise_(service.condition, f"the service {name} does not end", "restart the gateway")
+        return has_ended
+
+    async def _end(self, service: _Service) -> bool:
+        assert service.task is not None
+        service.task.cancel()
+        _, pending = await asyncio.wait({service.task}, timeout=SERVICE_STOP_S)
+        if pending:
+            _log.error("service.stuck", service=service.name, waited_s=SERVICE_STOP_S)
+        return not pending
 
     async def _keep(self, service: _Service) -> None:
         while True:

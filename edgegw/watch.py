@@ -1,12 +1,12 @@
 """What commits tell: metrics of the journal, both ledgers, and the conditions of the store and its streams."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from edgegw.bus import Bus
 from edgegw.conditions import Conditions
 from edgegw.limits import BYTES_BUCKETS, LATENCY_BUCKETS_US
 from edgegw.observe.metrics import Metrics
-from edgegw.store.jobs import Outcome
+from edgegw.store.jobs import Outcome, StreamStats
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
 
@@ -17,7 +17,9 @@ class StoreWatch:
     def __init__(self, metrics: Metrics, conditions: Conditions) -> None:
         self._metrics = metrics
         self._conditions = conditions
+        self._streams: Mapping[str, StreamStats] = {}
         self._full: dict[str, int] = {}  # streams that refused a publish, with their head then
+        self._gone: set[str] = set()  # streams that left the configuration
         self._commits = metrics.counter("edgegw_store_commits_total", "Group commits.")
         self._failed = metrics.counter(
             "edgegw_store_commits_failed_total", "Group commits that failed; nothing of them was acknowledged."
@@ -83,14 +85,24 @@ class StoreWatch:
             ("consumer", "reason"),
             lambda: [((n, reason), rows) for n, c in consumers.items() for reason, rows in c.ledger.lost.items()],
         )
-        for name, stats in streams.items():
-            self._conditions.declare(f"stream_{name}", required=False, text=f"the stream {name} takes messages")
+        self._streams = streams
+        self._tell_streams()
+
+    def _tell_streams(self) -> None:
+        """Who left the configuration, and who is back."""
+        for name, stats in self._streams.items():
+            condition = f"stream_{name}"
+            self._conditions.declare(condition, required=False, text=f"the stream {name} takes messages")
             if not stats.is_configured:
+                self._gone.add(name)
                 self._conditions.raise_(
-                    f"stream_{name}",
+                    condition,
                     f"the stream {name} left the configuration; its {stats.rows} messages are kept, read-only",
                     "put it back",
                 )
+            elif name in self._gone:
+                self._gone.remove(name)
+                self._conditions.clear(condition)
 
     def committed(self, outcome: Outcome, jobs: int) -> None:
         """One group commit came back."""
@@ -99,6 +111,8 @@ class StoreWatch:
             self._failed.inc()
             self._conditions.raise_("store", outcome.error.what, outcome.error.hint)
             return
+        if outcome.is_configured:
+            self._tell_streams()
         if outcome.written_bytes or outcome.ledgers:  # a turn that wrote nothing says nothing about the disk
             self._conditions.clear("store")
         if outcome.written_bytes:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from edgegw.bus import DEFAULT, Bus, Options, Share, all_streams
-from edgegw.config import StreamConfig
+from edgegw.config import BUILT_IN_STREAMS, StreamConfig
 from edgegw.core.record import JSON, OCTETS, Batch, Gap, Message
 from edgegw.errors import Busy, Conflict, NotFound, RequestError, StoreError, StoreFull
-from edgegw.limits import COUNT_RETRIES_MAX, KIB, MATCH_CACHE_MAX, MIB, PAGE_BYTES, RETAINED_PAGE_MAX
+from edgegw.limits import COUNT_RETRIES_MAX, KIB, MATCH_CACHE_MAX, MIB, PAGE_BYTES, RETAINED_PAGE_MAX, STREAMS_MAX
 from edgegw.store.jobs import Receipt
 from tests.bus_setup import START_MS, BusParts, HandClock, make_terms, make_writer, open_bus
 
@@ -76,9 +76,42 @@ async def test_remembered_routes_are_bounded(bus: Bus) -> None:
 
 def test_built_in_streams_are_always_there() -> None:
     configured = [StreamConfig(name="default", rows_max=7), PLANT]
-    assert [(s.name, s.rows_max) for s in all_streams(configured, ("default", "dead-letter"))] == [
-        ("default", 7), ("plant", 0), ("dead-letter", 0),
+    assert [(s.name, s.rows_max) for s in all_streams(configured, BUILT_IN_STREAMS)] == [
+        ("plant", 0), ("default", 7), ("dead-letter", 0), ("host", 0),
     ]  # fmt: skip
+    assert "host/load" in all_streams([StreamConfig(name="host", rows_max=5)], BUILT_IN_STREAMS)[-1].topics
+
+
+async def test_streams_change_while_messages_come(bus: Bus) -> None:
+    """What was accepted before goes where it was routed; from the change on, topics go to where it says. Nothing is lost."""
+    subscription = bus.subscribe("#")
+    bus.route("new/1"), bus.route("plant/x")  # remembered
+    new = StreamConfig(name="new", topics=("new/#",))
+    before = [asyncio.ensure_future(bus.publish("new/1", b"")), asyncio.ensure_future(bus.publish("plant/x", b""))]
+    changing = asyncio.ensure_future(bus.change_streams(all_streams([new], BUILT_IN_STREAMS), 4 * MIB))
+    await asyncio.sleep(0)
+    between = bus.publish("new/1", b"")
+    await changing
+    assert [(await receipt).stream for receipt in before] == ["default", "plant"]
+    assert (await between).stream in ("default", "new")
+    assert await bus.publish("new/1", b"") == ("new", bus.head("new"), False)
+    assert (await bus.publish("plant/x", b"")).stream == "default"
+    assert not bus.streams["plant"].is_configured
+    heard: list[Message | Gap] = []
+    while len(heard) < 5:
+        heard += await subscription.next()
+    assert {(item.stream, item.seq) for item in heard if isinstance(item, Message)} == {
+        (name, seq) for name, stats in bus.streams.items() for seq in range(1, stats.head + 1)
+    }
+    assert await stored(bus, "plant")
+    bus.unsubscribe(subscription)
+
+
+async def test_a_change_that_is_refused_leaves_the_topics_where_they_were(bus: Bus) -> None:
+    many = [StreamConfig(name=f"s{n}", topics=("plant/#",)) for n in range(STREAMS_MAX)]
+    with pytest.raises(StoreError):
+        await bus.change_streams(all_streams(many, BUILT_IN_STREAMS), 4 * MIB)
+    assert (await bus.publish("plant/x", b"")).stream == "plant"
 
 
 # --- publish --------------------------------------------------------------------------------------
@@ -203,7 +236,7 @@ async def test_after_the_stop_each_publish_is_refused(tmp_path: Path) -> None:
 async def test_unknown_names_are_told(bus: Bus) -> None:
     with pytest.raises(NotFound, match="there is no stream 'x'") as caught:
         await bus.page("x", "#", 0, 1, 1)
-    assert "alarms, dead-letter, default, plant" in caught.value.hint
+    assert "alarms, dead-letter, default, host, plant" in caught.value.hint
     with pytest.raises(NotFound, match="there is no consumer 'x'"):
         bus.consumer("x")
     for call in (bus.delete_consumer("x"), bus.make_consumer(make_terms(stream="x"), 0), bus.seq_at("x", 0)):

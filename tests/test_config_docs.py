@@ -20,6 +20,8 @@ def default(row: SettingRow) -> str:
     if isinstance(row.default, tuple):
         assert not row.default
         return "`[]`"
+    if isinstance(row.default, bool):
+        return f"`{str(row.default).lower()}`"
     assert isinstance(row.default, int | float)
     return f"`{row.default:.12g}`"
 

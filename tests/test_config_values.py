@@ -9,13 +9,15 @@ from edgegw.config_values import (
     Kind,
     choice,
     filters,
+    flag,
     integer,
-    loopback_address,
+    is_loopback,
     name,
     number,
     path,
     shown,
     split_address,
+    tcp_address,
 )
 from edgegw.limits import STREAM_FILTERS_MAX
 
@@ -126,11 +128,15 @@ def test_filters_have_a_largest_number() -> None:
         ("localhost:65535", "127.0.0.1", 65_535),
         ("[::1]:80", "::1", 80),
         ("[0:0:0:0:0:0:0:1]:80", "::1", 80),
+        ("0.0.0.0:80", "0.0.0.0", 80),
+        ("[::]:80", "::", 80),
+        ("192.0.2.1:80", "192.0.2.1", 80),
+        ("[2001:DB8::1]:80", "2001:db8::1", 80),
     ],
 )
-def test_a_loopback_address(text: str, host: str, port: int) -> None:
+def test_an_address(text: str, host: str, port: int) -> None:
     assert split_address(text) == (host, port)
-    listen = loopback_address().decode(text)
+    listen = tcp_address().decode(text)
     assert isinstance(listen, str)
     assert split_address(listen) == (host, port)
 
@@ -145,14 +151,37 @@ def test_a_loopback_address(text: str, host: str, port: int) -> None:
     ],
 )  # fmt: skip
 def test_no_address(text: str) -> None:
-    (what,) = wrong(loopback_address(), text)
+    (what,) = wrong(tcp_address(), text)
     assert what.startswith('must be HOST:PORT, as "127.0.0.1:8080" or "[::1]:8080", is "')
 
 
-@pytest.mark.parametrize("text", ["0.0.0.0:80", "[::]:80", "192.0.2.1:80", "[2001:db8::1]:80", "[::ffff:127.0.0.1]:80"])
-def test_an_address_that_is_not_loopback(text: str) -> None:
-    (what,) = wrong(loopback_address(), text)
-    assert what == f'"{text}" is not on loopback, and access control for others is not there yet (use 127.0.0.1 or [::1])'
+def test_an_ipv4_address_in_the_clothes_of_ipv6() -> None:
+    (what,) = wrong(tcp_address(), "[::ffff:127.0.0.1]:80")
+    assert what == 'must not be an IPv4 address in the clothes of IPv6, is "[::ffff:127.0.0.1]:80" (write 127.0.0.1)'
+
+
+@pytest.mark.parametrize(
+    ("host", "is_so"),
+    [
+        ("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("::ffff:127.0.0.1", True),
+        ("0.0.0.0", False), ("::", False), ("192.0.2.127", False), ("::ffff:192.0.2.1", False), ("1127.0.0.1", False),
+        ("::2", False),
+    ],
+)  # fmt: skip
+def test_loopback(host: str, is_so: bool) -> None:
+    assert is_loopback(host) is is_so
+
+
+@pytest.mark.parametrize(("raw", "text"), [(True, "true"), (False, "FALSE")])
+def test_yes_and_no(raw: bool, text: str) -> None:
+    assert flag().decode(raw) is raw
+    assert flag().decode(flag().parse(text)) is raw
+
+
+@pytest.mark.parametrize("raw", [0, 1, "true", "yes", None, []])
+def test_neither_yes_nor_no(raw: object) -> None:
+    (what,) = wrong(flag(), raw)
+    assert what.startswith("must be true or false, is ")
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ async def test_the_ledger_of_a_stream(tmp_path: Path) -> None:
         store.clock.pass_s(100)
         await store.bus.publish("aging/t", b"new")
         await store.bus.tick()
-        received = {'{stream="aging"}': 4, '{stream="dead-letter"}': 0, '{stream="default"}': 2}
+        received = {'{stream="aging"}': 4, '{stream="dead-letter"}': 0, '{stream="default"}': 2, '{stream="host"}': 0}
         assert store.samples("edgegw_stream_received_total") == received
         assert store.samples("edgegw_stream_removed_total") == {'{stream="aging",reason="age"}': 3}
         assert store.samples("edgegw_stream_rows") == received | {'{stream="aging"}': 1}
@@ -227,3 +227,21 @@ async def test_a_stream_that_left_the_configuration(tmp_path: Path) -> None:
     async with watched(tmp_path, SMALL) as store:
         assert store.raised() == {}
         assert (await store.bus.publish("small/t", b"3")) == ("small", 4, False)
+
+
+async def test_streams_that_leave_come_back_and_are_new_while_it_runs(tmp_path: Path) -> None:
+    new = StreamConfig(name="new", topics=("new/#",), bytes_max=64 * KIB)
+    async with watched(tmp_path, SMALL) as store:
+        await store.bus.publish("small/t", b"0")
+        await store.bus.change_streams(streams_of(new), 1 << 30)
+        what = "the stream small left the configuration; its 1 messages are kept, read-only"
+        assert store.raised() == {"stream_small": (what, "put it back")}
+        assert not store.conditions.is_raised("stream_new")
+        await store.bus.make_consumer(make_terms("slow", stream="new"), 0)
+        with pytest.raises(StoreFull):
+            for _ in range(3):
+                await store.bus.publish("new/t", BIG)
+        assert store.raised().keys() == {"stream_small", "stream_new"}
+        await store.bus.change_streams(streams_of(new, SMALL), 1 << 30)
+        assert store.raised().keys() == {"stream_new"}
+        assert store.transitions("stream_small") == 2

@@ -22,6 +22,15 @@ class Job:
         self.size_bytes = size_bytes
 
 
+class Span(NamedTuple):
+    """Who counts, and the range of its numbers that a batch stands for; `seqs` has the number of each message."""
+
+    origin: str
+    first: int
+    last: int
+    seqs: list[int]
+
+
 class Part:
     """One stream's share of a publish. Result: `first_seq`; with keys also `seqs` and `repeats`, one for each message."""
 
@@ -38,13 +47,15 @@ class Part:
 
 
 class Publish(Job):
-    """Store all parts (each of another stream), or none."""
+    """Store all parts (each of another stream), or none; with a `span`, what did not come before. Result: `repeats`."""
 
-    __slots__ = ("parts",)
+    __slots__ = ("parts", "repeats", "span")
 
-    def __init__(self, parts: list[Part]) -> None:
+    def __init__(self, parts: list[Part], span: Span | None = None) -> None:
         super().__init__(sum(part.batch.size_bytes for part in parts))
         self.parts = parts
+        self.span = span
+        self.repeats = 0  # messages of the span that were stored already
 
 
 class Receipt(NamedTuple):
@@ -104,7 +115,7 @@ class Settle(Job):
         floor: int,
         how: str = ACKED,
         gaps: Collection[int] = (),
-        spans: Collection[tuple[int, int]] = (),
+        spans: Collection[tuple[int, int, Sequence[int]]] = (),
     ) -> None:
         super().__init__()
         self.number = number
@@ -112,7 +123,7 @@ class Settle(Job):
         self.floor = floor
         self.how = how
         self.gaps = gaps  # that were read, by their last
-        self.spans = spans  # from first to last: beside `seqs` nothing in them is left that this consumer wants
+        self.spans = spans  # first, last, and what is settled between them: nothing else there is wanted
         self.deliveries: dict[int, int] = {}
         self.letters: Part | None = None
 

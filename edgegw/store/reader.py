@@ -10,10 +10,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from edgegw.core.block import Block
 from edgegw.core.record import Chunk, Gap, Message
 from edgegw.core.topic import matches
 from edgegw.errors import StoreError
-from edgegw.limits import CACHE_KIB, READ_BYTES, READ_CHUNKS
+from edgegw.limits import BLOCK_CHUNKS, CACHE_KIB, READ_BYTES, READ_CHUNKS
 from edgegw.store.faults import store_error
 from edgegw.store.streams import row_id, seq_of
 
@@ -41,6 +42,14 @@ class Page(NamedTuple):
     """What one read found, in order; everything up to `position` was looked at; `expired` were past their TTL."""
 
     items: list[Message | Gap]
+    position: int
+    expired: list[int]
+
+
+class Blocks(NamedTuple):
+    """What one read found, as columns; everything up to `position` was looked at; `expired` were past their TTL."""
+
+    blocks: list[Block]
     position: int
     expired: list[int]
 
@@ -126,6 +135,32 @@ class Reader:
             position = head
         return Page(items, position, gone)
 
+    def blocks(self, part: Range, most: int, most_bytes: int, now_ms: int) -> Blocks:
+        """What matches in a few chunks of the range, as blocks of at most `most` messages and `most_bytes`."""
+        _, number, topic_filter, after, head = part
+        whole: Block | None = None
+        expired: list[int] = []
+        position = after
+        for chunk in self._chunks(number, after + 1, head, BLOCK_CHUNKS):
+            flags = [matches(topic_filter, topic) for topic in chunk.topics]
+            places = chunk.places(flags, after)
+            if chunk.last_seq > head:
+                places = [i for i in places if chunk.first_seq + i <= head]
+            gone = set(chunk.expired(now_ms))
+            if gone:
+                expired += [chunk.first_seq + i for i in places if i in gone]
+                places = [i for i in places if i not in gone]
+            if places:
+                block = Block.of_chunk(chunk, places)
+                if whole is None:
+                    whole = block
+                else:
+                    whole.extend(block)
+            position = min(chunk.last_seq, head)
+        if position < head and not self._has_chunk(number, position + 1, head):
+            position = head
+        return Blocks([] if whole is None else whole.pieces(most, most_bytes), position, expired)
+
     def count(self, part: Range) -> Counted:
         """How many messages of the range match, a few chunks at a time."""
         _, number, topic_filter, after, head = part
@@ -201,11 +236,11 @@ class Reader:
                     return Retained(messages, topic)
         return Retained(messages, None)
 
-    def _chunks(self, number: int, first: int, last: int) -> list[Chunk]:
+    def _chunks(self, number: int, first: int, last: int, most: int = READ_CHUNKS) -> list[Chunk]:
         """The chunks from the one that holds `first`, as many as one read may hold."""
         chunks: list[Chunk] = []
         size_bytes = 0
-        values = (row_id(number, first), row_id(number, 0), row_id(number, last), READ_CHUNKS)
+        values = (row_id(number, first), row_id(number, 0), row_id(number, last), most)
         with closing(self._rows(_CHUNKS_FROM, values)) as rows:
             for (data,) in rows:
                 chunks.append(Chunk(data))

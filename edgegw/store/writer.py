@@ -23,6 +23,7 @@ from edgegw.clock import Clock
 from edgegw.config import StreamConfig
 from edgegw.core.cursor import ACKED, DEAD, Ledger
 from edgegw.core.record import Batch, Chunk, ChunkBuilder, Gap
+from edgegw.core.runs import covers, holds, overlaps
 from edgegw.core.topic import matches
 from edgegw.errors import Conflict, GatewayError, NotFound, StoreFull
 from edgegw.limits import (
@@ -39,11 +40,12 @@ from edgegw.limits import (
 from edgegw.store.disk import sync_folder
 from edgegw.store.evict import Evictor
 from edgegw.store.faults import store_error
-from edgegw.store.jobs import Change, Configure, Create, Delete, Job, Outcome, Part, Publish, Settle, Tick
+from edgegw.store.jobs import Change, Configure, Create, Delete, Job, Outcome, Part, Publish, Settle, Span, Tick
 from edgegw.store.key_window import KeyWindow
 from edgegw.store.ledgers import pack_ledger, unpack_ledger
 from edgegw.store.load import bound, load_head, load_streams, make_streams, new_stream, stream_rows
 from edgegw.store.migrate import migrate
+from edgegw.store.producers import Producers
 from edgegw.store.retained import RetainedValues, Value
 from edgegw.store.streams import StreamState, row_id
 
@@ -115,6 +117,7 @@ class Writer:
             if is_new:
                 sync_folder(self._path.parent)
             self._keys = KeyWindow(self._db, self._clock)
+            self._producers = Producers(self._db, self._clock)
             self._evictor = Evictor(self._db, self._ledgers_of, self._set_ledger)
             self._retained = RetainedValues(self._db)
             self._load()
@@ -190,7 +193,10 @@ class Writer:
 
     def _stage(self, job: Job) -> None:
         if isinstance(job, Publish):
-            self._publish(job.parts)
+            if job.span is None:
+                self._publish(job.parts)
+            else:
+                self._publish_span(job, job.span)
         elif isinstance(job, Settle):
             self._settle(job)
         elif isinstance(job, Tick):
@@ -207,7 +213,13 @@ class Writer:
 
     def _commit(self) -> None:
         turn, db = self._turn, self._db
-        single = not db.in_transaction and not turn.rows and not turn.retained and not self._keys.is_staged
+        single = (
+            not db.in_transaction
+            and not turn.rows
+            and not turn.retained
+            and not self._keys.is_staged
+            and not self._producers.is_staged
+        )
         single = single and len(turn.builders) == 1 and all(len(builders) == 1 for builders in turn.builders.values())
         if not single and (turn.builders or turn.rows):
             self._begin()
@@ -216,6 +228,7 @@ class Writer:
         if turn.retained:
             self._write_retained()
         self._keys.write()
+        self._producers.write()
         for number in turn.rows:
             ledger = self._ledgers.get(number)
             if ledger is not None:
@@ -233,6 +246,7 @@ class Writer:
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
         self._keys.roll_back()
+        self._producers.roll_back()
         self._retained.count = self._turn.retained_count
         for undo in reversed(self._turn.undo):
             undo()
@@ -286,6 +300,25 @@ class Writer:
         self._keys.keep()
         for part, batch, fresh in admitted:
             self._append(part, batch, fresh)
+
+    def _publish_span(self, job: Publish, span: Span) -> None:
+        """What of the range came before is left out; then the range is remembered, in the same commit."""
+        self._begin()
+        runs = self._producers.check(span)
+        before = self._producers.runs(span.origin)
+        if covers(before, span.first, span.last):
+            job.repeats, job.parts = len(span.seqs), []
+            return
+        if overlaps(before, span.first, span.last):
+            for part in job.parts:
+                assert part.places is not None
+                fresh = [i for i, place in enumerate(part.places) if not holds(before, span.seqs[place])]
+                job.repeats += len(part.batch) - len(fresh)
+                part.batch = part.batch.only(fresh)
+                part.places = [part.places[i] for i in fresh]
+            job.parts = [part for part in job.parts if len(part.batch)]
+        self._publish(job.parts)
+        self._producers.keep(span.origin, runs)
 
     def _append(self, part: Part, batch: Batch, fresh: list[int] | None) -> None:
         st = self._streams[part.stream]
@@ -399,8 +432,9 @@ class Writer:
             if seqs:
                 ledger = ledger.lose(Gap(ledger.terms.stream, seqs[0], seqs[-1], len(seqs), job.how), seqs)
             ledger = ledger.settle((), job.floor)
-        for first, last in job.spans:
-            ledger = ledger.pass_over(first, last)
+        for first, last, taken in job.spans:
+            ledger = ledger.settle_span(first, last, taken)
+            self._touch(ledger.terms.stream).look_again(first, last)
         self._set_ledger(ledger.redelivered(job.deliveries))
         if job.seqs:
             self._touch(ledger.terms.stream).look_again(min(job.seqs), max(job.seqs))
