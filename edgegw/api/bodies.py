@@ -5,6 +5,7 @@ is stored as its JSON text; one that is bytes (msgpack `bin`, or `payload_b64`) 
 """
 
 import json
+import re
 import zlib
 from binascii import Error as Base64Error
 from binascii import a2b_base64
@@ -13,24 +14,30 @@ from typing import Any
 
 from aiohttp import web
 
-from edgegw.api.times import parse_time_us
+from edgegw.core.columns import decode
 from edgegw.core.record import JSON, OCTETS, Batch
+from edgegw.core.times import SOURCE_US_MAX, SOURCE_US_MIN, parse_time_us
 from edgegw.errors import RequestError, TooLarge
 from edgegw.limits import BATCH_MESSAGES_MAX, BODY_BYTES_MAX, CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, TTL_S_MAX
+from edgegw.store.jobs import Span
 
 MSGPACK, NDJSON = "application/msgpack", "application/x-ndjson"
 _FIELDS = frozenset({"topic", "payload", "payload_b64", "content_type", "key", "ttl", "retain", "time"})
 _ENCODINGS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+# A number as JSON writes it, also where it comes as text: float() takes `1_0` and ` 1 ` for one.
+_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
+# Not str.isprintable(): what that holds for differs between versions of Python, and so between gateways.
+_CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udfff]")
 _encode: Callable[[object], str] = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
 # --- bytes --------------------------------------------------------------------------------------
 
 
-async def read_body(request: web.BaseRequest) -> bytes:
+async def read_body(request: web.BaseRequest, most_bytes: int = BODY_BYTES_MAX) -> bytes:
     """The whole body, inflated; the connection's deadline bounds the wait. Raises RequestError, TooLarge."""
     length = request.content_length
-    if length is not None and length > BODY_BYTES_MAX:
+    if length is not None and length > most_bytes:
         raise _too_large(f"the body has {length} bytes")
     if length is None and (coding := request.headers.get("Transfer-Encoding", "chunked")).strip().lower() != "chunked":
         raise _unknown_encoding(coding, "Transfer-Encoding")
@@ -45,20 +52,20 @@ async def read_body(request: web.BaseRequest) -> bytes:
         size_bytes = 0
         while part := await content.readany():
             size_bytes += len(part)
-            if size_bytes > BODY_BYTES_MAX:
+            if size_bytes > most_bytes:
                 raise _too_large("the body has more")
             parts.append(part)
         body = b"".join(parts)
-    if len(body) > BODY_BYTES_MAX:
+    if len(body) > most_bytes:
         raise _too_large(f"the body has {len(body)} bytes")
     if length is not None and len(body) != length:
         # The parser of aiohttp 3.11 finds no body behind `Upgrade: websocket`: what was not read must not be acknowledged.
         raise RequestError("bad_body", f"the body has {len(body)} bytes, not {length}", "see Content-Length", where="body")
     encoding = request.headers.get("Content-Encoding")
-    return body if encoding is None else _inflate(body, encoding.strip().lower())
+    return body if encoding is None else _inflate(body, encoding.strip().lower(), most_bytes)
 
 
-def _inflate(body: bytes, encoding: str) -> bytes:
+def _inflate(body: bytes, encoding: str, most_bytes: int) -> bytes:
     if encoding == "identity":
         return body
     window = _ENCODINGS.get(encoding)
@@ -66,12 +73,12 @@ def _inflate(body: bytes, encoding: str) -> bytes:
         raise _unknown_encoding(encoding, "Content-Encoding")
     try:
         machine = zlib.decompressobj(window)
-        inflated = machine.decompress(body, BODY_BYTES_MAX + 1)
+        inflated = machine.decompress(body, most_bytes + 1)
     except zlib.error as exc:
         raise RequestError(
             "bad_body", f"the body is not {encoding}: {exc}", "send what Content-Encoding says", where="body"
         ) from exc
-    if len(inflated) > BODY_BYTES_MAX:
+    if len(inflated) > most_bytes:
         raise _too_large("the body, inflated, has more")
     if not machine.eof or machine.unused_data:
         raise RequestError(
@@ -166,6 +173,25 @@ def parse_batch(content_type: str, body: bytes, now_ms: int) -> Batch:
             where="body",
         )
     return _plain(entries) or _batch(entries, now_ms)
+
+
+def parse_columns(body: bytes, now_ms: int) -> tuple[Batch, Span]:
+    """The batch of another gateway, and the range it stands for. Raises RequestError."""
+    try:
+        got = decode(body, BATCH_MESSAGES_MAX)
+    except ValueError as exc:
+        raise RequestError("bad_batch", f"the body is no batch of columns: {exc}", "see core/columns.py", where="body") from exc
+    for content_type in set(got.content_types):
+        check_content_type(content_type, "content types")
+    if not all(SOURCE_US_MIN <= time_us <= SOURCE_US_MAX for time_us in (min(got.times_us), max(got.times_us))):
+        raise RequestError("bad_time", "a time lies outside of the years 1 to 9999", "send times in microseconds", where="times")
+    expires_ms = None
+    if got.ttls_ms is not None:
+        expires_ms = [None if ttl is None else now_ms + min(ttl, TTL_S_MAX * 1000) for ttl in got.ttls_ms]
+    types: list[str] | str = got.content_types[0] if len(set(got.content_types)) == 1 else got.content_types
+    source_us: list[int | None] = [*got.times_us]
+    batch = Batch(got.topics, got.payloads, types, source_us=source_us, expires_ms=expires_ms)
+    return batch, Span(got.origin, got.first, got.last, got.seqs)
 
 
 def _unpack(body: bytes) -> Any:
@@ -272,20 +298,18 @@ def _payload(entry: dict[str, Any], i: int) -> tuple[bytes, str]:
 
 def check_key(key: object, where: str) -> str:
     """An idempotency key. Raises RequestError(bad_key)."""
-    if not isinstance(key, str) or not key or not key.isprintable() or len(key.encode(errors="replace")) > KEY_BYTES_MAX:
+    if not isinstance(key, str) or not key or _CONTROL.search(key) or len(key.encode()) > KEY_BYTES_MAX:
         raise RequestError(
-            "bad_key", f"the key {str(key)[:60]!r} cannot be used", f"1 to {KEY_BYTES_MAX} bytes of printable text", where=where
+            "bad_key",
+            f"the key {str(key)[:60]!r} cannot be used",
+            f"1 to {KEY_BYTES_MAX} bytes of text without control characters",
+            where=where,
         )
     return key
 
 
 def check_ttl_s(ttl: object, where: str) -> float:
     """A time to live in seconds. Raises RequestError(bad_ttl)."""
-    if isinstance(ttl, str):
-        try:
-            ttl = float(ttl)
-        except ValueError:
-            ttl = None
     if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not 0 < ttl <= TTL_S_MAX:
         raise RequestError(
             "bad_ttl", "the TTL is no number of seconds that can be used", f"more than 0, at most {TTL_S_MAX}", where=where
@@ -294,12 +318,20 @@ def check_ttl_s(ttl: object, where: str) -> float:
 
 
 def check_flag(flag: object, where: str) -> bool:
-    """true or false, also as text. Raises RequestError(bad_flag)."""
-    if isinstance(flag, str):
-        flag = {"true": True, "false": False}.get(flag.lower())
+    """true or false. Raises RequestError(bad_flag)."""
     if not isinstance(flag, bool):
         raise RequestError("bad_flag", f"{where} is neither true nor false", "", where=where)
     return flag
+
+
+def number_in(text: str) -> float | None:
+    """The number that a header or a query parameter is; None when it is none."""
+    return float(text) if _NUMBER.fullmatch(text) else None
+
+
+def flag_in(text: str) -> bool | None:
+    """The flag that a header is; None when it is none."""
+    return {"true": True, "false": False}.get(text.lower())
 
 
 def check_content_type(content_type: object, where: str) -> str:

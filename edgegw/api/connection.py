@@ -26,6 +26,8 @@ from typing import Any, NamedTuple, cast
 
 from aiohttp import StreamReader, hdrs, web
 
+from edgegw.api.doors import Door
+from edgegw.core.access import NOBODY, Caller
 from edgegw.errors import Busy, GatewayError, RequestError
 from edgegw.limits import (
     BODY_S_MAX,
@@ -36,11 +38,14 @@ from edgegw.limits import (
     KEEP_ALIVE_S,
     LINGER_S_MAX,
     TAKE_S_MAX,
+    TLS_CONNECTIONS_MAX,
 )
 
 IDLE, HEAD, BODY, WORK, LAST = "idle", "head", "body", "work", "last"
 STOP = "stop"
 _BLANK_LINE = b"\r\n\r\n"
+# RFC 8446 section 5.1: the first byte of a ClientHello's record.
+_TLS_HANDSHAKE = b"\x16"
 
 
 class Deadlines(NamedTuple):
@@ -59,14 +64,23 @@ class Connection(web.RequestHandler):
 
     __slots__ = (
         "_behind_head", "_connections", "_content", "_early_bytes", "_head_bytes", "_last", "_wire",
-        "deadline_s", "expired_in", "is_half_closed", "is_waiting", "phase", "request_task", "take_by_s",
+        "caller", "deadline_s", "door", "expired_in", "is_guarded", "is_half_closed", "is_leaving",
+        "is_waiting", "phase", "request_task", "take_by_s",
     )  # fmt: skip
 
     def __init__(
-        self, connections: "Connections", server: web.Server, loop: asyncio.AbstractEventLoop, settings: dict[str, Any]
+        self,
+        connections: "Connections",
+        door: Door,
+        server: web.Server,
+        loop: asyncio.AbstractEventLoop,
+        settings: dict[str, Any],
     ) -> None:
         super().__init__(server, loop=loop, **settings)
         self._connections = connections
+        self.door = door
+        self.caller: Caller = NOBODY  # who asks when no token says otherwise
+        self.is_guarded = False  # it may publish and read without a token, so that Host must name us
         self._content: StreamReader | None = None
         self._wire: asyncio.Transport | None = None
         self._last = b""  # what came last; empty while idle
@@ -77,6 +91,7 @@ class Connection(web.RequestHandler):
         self.deadline_s = self.take_by_s = 0.0
         self.expired_in = ""
         self.is_half_closed = False
+        self.is_leaving = False  # its door was closed: the answer that is due is the last
         self.is_waiting = False  # for messages: the request ends with its client
         self.request_task: asyncio.Task[Any] | None = None
 
@@ -84,10 +99,25 @@ class Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Accepted: the clock of the head runs, whether or not a byte ever comes."""
+        self.caller, self.is_guarded = self.door.greet(cast(asyncio.Transport, transport))
+        if self._wire is not None:  # a TLS handshake is over
+            super().connection_made(transport)
+            return
         self._wire = cast(asyncio.Transport, transport)
         self.deadline_s = self.now_s() + self._connections.deadlines.head_s
         super().connection_made(transport)
         self._connections.opened(self)
+
+    def shake_hands(self, wire: asyncio.Transport) -> None:
+        """Accepted, and a TLS handshake begins: it is counted, and the clock of the head runs."""
+        self._wire = wire
+        self.deadline_s = self.now_s() + self._connections.deadlines.head_s
+        self._connections.opened(self)
+
+    def hands_lost(self) -> None:
+        """Gone before the handshake was over."""
+        self._wire = None
+        self._connections.closed(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Gone."""
@@ -163,7 +193,8 @@ class Connection(web.RequestHandler):
         deadlines = self._connections.deadlines
         content, self._content = request.content, None
         self.is_waiting = False
-        if self.expired_in or self.is_half_closed or self._connections.is_draining or not content.is_eof():
+        is_last = self.is_leaving or self._connections.is_draining
+        if self.expired_in or self.is_half_closed or is_last or not content.is_eof():
             self.phase, self.deadline_s = LAST, now_s + deadlines.take_s
             return False
         more_bytes = self._behind_head - content.total_bytes
@@ -182,6 +213,11 @@ class Connection(web.RequestHandler):
         if self._early_bytes:
             self._release()
         return True
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether it came through TLS."""
+        return self.door.tls is not None
 
     # --- ends -------------------------------------------------------------------------------------
 
@@ -206,7 +242,9 @@ class Connection(web.RequestHandler):
 
     def end_idle(self) -> None:
         """The gateway stops: close unless a whole head came, whose request is answered."""
-        if self.phase is IDLE or (self.phase is HEAD and self._behind_head < 0):
+        if self.transport is None:
+            self.abort()
+        elif self.phase is IDLE or (self.phase is HEAD and self._behind_head < 0):
             self.force_close()
 
     def abort(self) -> None:
@@ -219,22 +257,27 @@ class Connection(web.RequestHandler):
         """Answer outside of any request, and close."""
         wire = self._wire
         self.phase, self.deadline_s = LAST, self.now_s() + self._connections.deadlines.take_s
-        if wire is None or wire.is_closing():
-            return
+        if wire is not None and not wire.is_closing():
+            wire.write(self.refusal_bytes(exc))
+            wire.close()
+
+    def refusal_bytes(self, exc: GatewayError) -> bytes:
+        """A whole answer outside of any request."""
         answer = self._connections.refusal(exc)
         body = answer.body if isinstance(answer.body, bytes) else b""
         head = [f"HTTP/1.1 {answer.status} {answer.reason}", *(f"{name}: {value}" for name, value in answer.headers.items())]
         head += [f"Content-Length: {len(body)}", "Connection: close"]
-        wire.write("\r\n".join((*head, "", "")).encode() + body)
-        wire.close()
+        return "\r\n".join((*head, "", "")).encode() + body
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
         """aiohttp could not parse the request, or its own code failed: a problem like every other."""
-        if status < 500:
+        if status < 500 and self._last[:1] == _TLS_HANDSHAKE and not self.is_encrypted:
+            problem: GatewayError = RequestError("tls_on_plain_port", "this port speaks HTTP without TLS", "use http://")
+        elif status < 500:
             text = " ".join((message or str(exc) or "it cannot be parsed").split())
-            problem: GatewayError = RequestError(
+            problem = RequestError(
                 "bad_http", f"this is not HTTP as RFC 9112 has it: {text[:200]}", "see the request line and the headers"
             )
         else:
@@ -304,9 +347,10 @@ class Connections:
     ) -> None:
         self._server = server
         self._loop = loop
-        self._most = most
+        self.most = most
         self._settings = settings
         self._open: set[Connection] = set()
+        self._encrypted = 0  # of those
         self._idle: dict[Connection, None] = {}  # the longest idle first
         self._refusal = refusal
         self.deadlines = deadlines
@@ -316,9 +360,18 @@ class Connections:
         self.is_draining = False  # every answer is the last one of its connection
         self._emptied = asyncio.Event()
 
-    def __call__(self) -> Connection:
-        """The protocol factory."""
-        return Connection(self, self._server, self._loop, self._settings)
+    def factory(self, door: Door) -> Callable[[], asyncio.Protocol]:
+        """Makes the protocols of those who come through this door."""
+
+        def plain() -> Connection:
+            return Connection(self, door, self._server, self._loop, self._settings)
+
+        tls = door.tls
+        if tls is None:
+            return plain
+        from edgegw.api.tls_wire import TlsWire  # only who speaks TLS pays for it
+
+        return lambda: TlsWire(tls.context, plain())
 
     def __len__(self) -> int:
         return len(self._open)
@@ -330,10 +383,14 @@ class Connections:
     def opened(self, connection: Connection) -> None:
         """Make room for it, or refuse it."""
         self._open.add(connection)
-        if len(self._open) <= self._most:
+        self._encrypted += connection.is_encrypted
+        if connection.is_encrypted and self._encrypted > TLS_CONNECTIONS_MAX:
+            oldest = next((each for each in self._idle if each.is_encrypted), None)
+        elif len(self._open) > self.most:
+            oldest = next(iter(self._idle), None)
+        else:
             return
-        if self._idle:
-            oldest = next(iter(self._idle))
+        if oldest is not None:
             del self._idle[oldest]
             oldest.abort()
         else:
@@ -341,14 +398,16 @@ class Connections:
             connection.refuse(
                 Busy(
                     "connections_full",
-                    f"{self._most} connections are open and none is idle",
+                    f"{len(self._open) - 1} connections are open and none is idle",
                     "close some, or raise http.connections_max",
                 )
             )
 
     def closed(self, connection: Connection) -> None:
         """It is gone."""
-        self._open.discard(connection)
+        if connection in self._open:
+            self._open.discard(connection)
+            self._encrypted -= connection.is_encrypted
         self._idle.pop(connection, None)
         if not self._open:
             self._emptied.set()
@@ -366,6 +425,14 @@ class Connections:
         """The gateway stops: no request waits for messages any more."""
         for connection in list(self._open):
             connection.end_wait()
+
+    def leave(self, door: Door) -> None:
+        """Nobody comes through this door any more, and who came gets no further request in. None is cut off."""
+        for connection in list(self._open):
+            if connection.door is door:
+                connection.is_leaving = True
+                connection.end_idle()
+                connection.end_wait()
 
     async def drain(self, timeout_s: float) -> None:
         """Close what no request came on, and wait until those under way are answered, whose bodies may still be coming.

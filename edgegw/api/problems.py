@@ -30,16 +30,24 @@ STATUS: Final[tuple[tuple[type[GatewayError], int], ...]] = (
     (StoreFull, 503),
     (StoreError, 503),
     (PeerError, 502),
-    (ConfigError, 500),
+    (ConfigError, 400),  # a reload was asked for, and what it would bring does not hold
     (GatewayError, 500),
 )
 
 # Codes whose status is not their class's.
 CODE_STATUS: Final = {
     "key_reused": 422,
+    # A place that the stream does not have now may be right for another: the request is well formed, the state is not the one.
+    "beyond_end": 409,
+    # The same, where the machine is what does not fit.
+    "cannot_listen": 409,
+    "socket_in_use": 409,
     "method_not_allowed": 405,
     "unsupported_type": 415,
     "unsupported_encoding": 415,
+    "no_token": 401,
+    "bad_token": 401,
+    "expired_token": 401,
     "slow_head": 408,
     "slow_body": 408,
     "connections_full": 503,
@@ -57,7 +65,7 @@ def status_of(exc: GatewayError) -> int:
 
 def problem_body(exc: GatewayError, status: int, request_id: str) -> bytes:
     """The error as problem+json."""
-    body = {
+    body: dict[str, object] = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
@@ -69,5 +77,7 @@ def problem_body(exc: GatewayError, status: int, request_id: str) -> bytes:
         body["hint"] = exc.hint
     if isinstance(exc, RequestError) and exc.where:
         body["where"] = exc.where
+    if isinstance(exc, ConfigError) and exc.faults:
+        body["faults"] = [str(fault) for fault in exc.faults]
     # Escaped to ASCII: what a client sent may come back in `detail`, whatever it was.
     return json.dumps(body).encode() + b"\n"

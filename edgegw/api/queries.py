@@ -1,10 +1,12 @@
 """Query parameters, strictly: each known, once, of its type."""
 
-import math
 from urllib.parse import unquote_plus
 
+from edgegw.api.bodies import number_in
 from edgegw.api.routing import Call
 from edgegw.errors import RequestError
+from edgegw.limits import STREAM_ROWS_MAX
+from edgegw.store.jobs import StreamStats
 
 
 class Query:
@@ -30,6 +32,10 @@ class Query:
                 raise RequestError("bad_parameter", f"{name} stands twice", "send it once", where=name)
             self._values[name] = value
 
+    def has(self, name: str) -> bool:
+        """Whether it was sent, empty or not."""
+        return name in self._values
+
     def text(self, name: str, default: str) -> str:
         """As it is."""
         return self._values.get(name, default)
@@ -44,16 +50,17 @@ class Query:
             raise RequestError("bad_parameter", f"{name} is {text[:60]!r}", f"a whole number from {low} to {high}", where=name)
         return value
 
+    def position(self, name: str, stats: StreamStats, default: int) -> int:
+        """A place in the stream: the messages behind it are wanted. Raises also RequestError(beyond_end)."""
+        return check_position(self.integer(name, default, 0, STREAM_ROWS_MAX + 1), stats, where=name)
+
     def number(self, name: str, default: float, low: float, high: float) -> float:
         """A number in its bounds."""
         text = self._values.get(name)
         if text is None:
             return default
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high:
+        value = number_in(text)
+        if value is None or not low <= value <= high:
             raise RequestError("bad_parameter", f"{name} is {text[:60]!r}", f"a number from {low:g} to {high:g}", where=name)
         return value
 
@@ -63,3 +70,15 @@ class Query:
         if text not in ("0", "1", "true", "false"):
             raise RequestError("bad_parameter", f"{name} is {text[:60]!r}", "1 or 0", where=name)
         return text in ("1", "true")
+
+
+def check_position(after: int, stats: StreamStats, *, where: str) -> int:
+    """Return `after` when the stream has come that far. Raises RequestError(beyond_end)."""
+    if after > stats.head:
+        raise RequestError(
+            "beyond_end",
+            f"the stream {stats.name!r} ends at message {stats.head}, before {after}",
+            "was the store replaced? then begin anew",
+            where=where,
+        )
+    return after

@@ -5,23 +5,42 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from edgegw.api.bodies import check_content_type, check_flag, check_key, check_ttl_s, parse_batch, parse_object, read_body
-from edgegw.api.queries import Query
+from edgegw import __version__
+from edgegw.api.bodies import (
+    check_content_type,
+    check_flag,
+    check_key,
+    check_ttl_s,
+    flag_in,
+    number_in,
+    parse_batch,
+    parse_columns,
+    parse_object,
+    read_body,
+)
+from edgegw.api.etags import answer_unless_known
+from edgegw.api.page import page_routes
+from edgegw.api.queries import Query, check_position
 from edgegw.api.routing import Answer, Call, Route
 from edgegw.api.rows import rows_body
 from edgegw.api.stream import Streams
-from edgegw.api.times import parse_time_us
 from edgegw.bus import Bus, Options, Share
 from edgegw.clock import Clock
 from edgegw.conditions import Conditions
-from edgegw.consumer import Consumer
+from edgegw.consumer import LINK_CONSUMERS, Consumer
+from edgegw.core.access import KNOWN, OPEN, PUBLISH, SUBSCRIBE
+from edgegw.core.columns import CONTENT_TYPE as COLUMNS
 from edgegw.core.cursor import Terms
 from edgegw.core.record import OCTETS, Gap, Message
+from edgegw.core.times import parse_time_us
 from edgegw.core.topic import check_filter
-from edgegw.errors import RequestError
+from edgegw.errors import Conflict, RequestError
 from edgegw.limits import (
+    ACK_WAIT_S_DEFAULT,
     ACK_WAIT_S_MAX,
     BATCH_MESSAGES_MAX,
+    BODY_BYTES_MAX,
+    COLUMNS_EXTRA_BYTES,
     DELIVER_MAX,
     FETCH_WAIT_S_MAX,
     INFLIGHT_MAX,
@@ -29,6 +48,7 @@ from edgegw.limits import (
     PAGE_BYTES,
     PAGE_MESSAGES_MAX,
     RETAINED_PAGE_MAX,
+    STREAM_ROWS_MAX,
 )  # fmt: skip
 from edgegw.observe.metrics import Metrics
 from edgegw.store.jobs import StreamStats
@@ -60,27 +80,30 @@ class Routes:
         self._clock = clock
         self._status = status
         self._is_healthy = is_healthy
+        self._openapi = b""
         self._streams = Streams(bus, metrics, clock.mono_s)
 
     def table(self) -> list[Route]:
         """Every route."""
         return [
-            Route("GET", "/healthz", self.healthz),
-            Route("GET", "/readyz", self.readyz),
-            Route("GET", "/metrics", self.metrics),
-            Route("GET", "/v1/status", self.status),
-            Route("POST", "/v1/topics/{topic*}", self.publish),
-            Route("POST", "/v1/messages", self.publish_batch),
-            Route("GET", "/v1/messages", self.messages),
-            Route("GET", "/v1/stream", self._streams.stream),
-            Route("GET", "/v1/retained", self.retained),
-            Route("GET", "/v1/consumers", self.consumers),
-            Route("PUT", "/v1/consumers/{name}", self.make_consumer),
-            Route("GET", "/v1/consumers/{name}", self.consumer),
-            Route("DELETE", "/v1/consumers/{name}", self.delete_consumer),
-            Route("POST", "/v1/consumers/{name}/fetch", self.fetch),
-            Route("POST", "/v1/consumers/{name}/ack", self.ack),
-            Route("POST", "/v1/consumers/{name}/nack", self.nack),
+            Route("GET", "/healthz", self.healthz, OPEN),
+            Route("GET", "/readyz", self.readyz, OPEN),
+            Route("GET", "/metrics", self.metrics, KNOWN),
+            Route("GET", "/v1/status", self.status, KNOWN),
+            Route("GET", "/openapi.json", self.openapi, KNOWN),
+            Route("POST", "/v1/topics/{topic*}", self.publish, PUBLISH),
+            Route("POST", "/v1/messages", self.publish_batch, PUBLISH),
+            Route("GET", "/v1/messages", self.messages, SUBSCRIBE),
+            Route("GET", "/v1/stream", self._streams.stream, SUBSCRIBE),
+            Route("GET", "/v1/retained", self.retained, SUBSCRIBE),
+            Route("GET", "/v1/consumers", self.consumers, SUBSCRIBE),
+            Route("PUT", "/v1/consumers/{name}", self.make_consumer, SUBSCRIBE),
+            Route("GET", "/v1/consumers/{name}", self.consumer, SUBSCRIBE),
+            Route("DELETE", "/v1/consumers/{name}", self.delete_consumer, SUBSCRIBE),
+            Route("POST", "/v1/consumers/{name}/fetch", self.fetch, SUBSCRIBE),
+            Route("POST", "/v1/consumers/{name}/ack", self.ack, SUBSCRIBE),
+            Route("POST", "/v1/consumers/{name}/nack", self.nack, SUBSCRIBE),
+            *page_routes(),
         ]
 
     # --- state ------------------------------------------------------------------------------------
@@ -111,6 +134,15 @@ class Routes:
         }
         return _json(200, body)
 
+    async def openapi(self, call: Call) -> Answer:
+        """What all of this takes and answers; made for the first who asks."""
+        Query(call)
+        if not self._openapi:
+            from edgegw.api.openapi import document
+
+            self._openapi = document(__version__)
+        return answer_unless_known(call, self._openapi, _JSON_HEADERS)
+
     # --- publish and read -------------------------------------------------------------------------
 
     async def publish(self, call: Call) -> Answer:
@@ -118,6 +150,7 @@ class Routes:
         headers = call.request.headers
         topic = call.name
         self._bus.route(topic)
+        call.caller.check_publish(topic)
         if "?" in call.request.raw_path:
             Query(call)
         body = await read_body(call.request)
@@ -134,8 +167,11 @@ class Routes:
         Query(call)
         headers = call.request.headers
         _check_class(headers)
+        if headers.get("Content-Type", "").lower() == COLUMNS:
+            return await self._publish_columns(call)
         body = await call.body()
         batch = parse_batch(headers.get("Content-Type", ""), body, self._clock.wall_ms())
+        call.caller.check_publish_all(batch.topics)
         shares = await self._bus.publish_batch(batch, wait_s=call.left_s)
         if any(part.repeats is not None and any(part.repeats) for part, _ in shares):
             receipts, is_new = _receipts(shares, len(batch))
@@ -152,19 +188,21 @@ class Routes:
         ]
         return _json(201, ranges[0] if len(ranges) == 1 else ranges)
 
+    async def _publish_columns(self, call: Call) -> Answer:
+        """The batch of another gateway: what of its range came before is not stored again."""
+        body = await call.body(BODY_BYTES_MAX + COLUMNS_EXTRA_BYTES)
+        batch, span = parse_columns(body, self._clock.wall_ms())
+        call.caller.check_publish_all(batch.topics)
+        repeats = await self._bus.publish_span(batch, span, wait_s=call.left_s)
+        return _json(200 if repeats == len(batch) else 201, {"count": len(batch), "repeats": repeats, "class": CLASS})
+
     async def messages(self, call: Call) -> Answer:
         """Stored messages of one stream, in order, with gaps."""
         query = Query(call, "topic", "stream", "after", "limit", "raw")
         topic_filter = check_filter(query.text("topic", "#"), where="topic")
+        call.caller.check_subscribe(topic_filter)
         stats = self._bus.stream(query.text("stream", "default"))
-        after = query.integer("after", stats.first - 1, 0, 2**48)
-        if after > stats.head:
-            raise RequestError(
-                "beyond_end",
-                f"the stream {stats.name!r} ends at message {stats.head}, before {after}",
-                "ask after that",
-                where="after",
-            )
+        after = query.position("after", stats, stats.first - 1)
         most = query.integer("limit", 100, 1, PAGE_MESSAGES_MAX)
         raw = query.flag("raw")
         call.take()
@@ -186,6 +224,7 @@ class Routes:
         """Last values, in the order of topics."""
         query = Query(call, "topic", "after", "limit", "raw")
         topic_filter = check_filter(query.text("topic", "#"), where="topic")
+        call.caller.check_subscribe(topic_filter)
         call.take()
         after = query.text("after", "") or None
         found, further = await self._bus.retained(
@@ -199,12 +238,20 @@ class Routes:
     async def consumers(self, call: Call) -> Answer:
         """All of them, with lag."""
         Query(call)
-        return _json(200, [consumer_status(consumer, self._bus) for _, consumer in sorted(self._bus.consumers.items())])
+        may = call.caller.may_subscribe
+        found = [consumer for _, consumer in sorted(self._bus.consumers.items()) if may(consumer.ledger.terms.filter)]
+        return _json(200, [consumer_status(consumer, self._bus) for consumer in found])
 
     async def consumer(self, call: Call) -> Answer:
         """One of them, with lag."""
         Query(call)
-        return _json(200, consumer_status(self._bus.consumer(call.name), self._bus))
+        return _json(200, consumer_status(self._consumer(call), self._bus))
+
+    def _consumer(self, call: Call) -> Consumer:
+        """The consumer that the path names. Raises NotFound, Unauthorized when its filter is more than the caller may read."""
+        consumer = self._bus.consumer(call.name)
+        call.caller.check_subscribe(consumer.ledger.terms.filter, where="name")
+        return consumer
 
     async def make_consumer(self, call: Call) -> Answer:
         """Make it, or find that it stands."""
@@ -214,6 +261,10 @@ class Routes:
             raise RequestError(
                 "bad_name", f"{name[:60]!r} cannot name a consumer", f"1 to {NAME_BYTES_MAX} of A-Z a-z 0-9 - _ .", where="name"
             )
+        if name.startswith(LINK_CONSUMERS):
+            raise RequestError(
+                "bad_name", f"names that begin with {LINK_CONSUMERS} are for links", "choose another", where="name"
+            )
         fields = parse_object(await call.body(), _TERMS_FIELDS)
         stream = _text(fields, "stream", "default")
         self._bus.stream(stream)
@@ -222,9 +273,10 @@ class Routes:
             stream=stream,
             filter=check_filter(_text(fields, "filter", "#"), where="filter"),
             max_inflight=int(_number(fields, "max_inflight", 1000, 1, INFLIGHT_MAX, whole=True)),
-            ack_wait_s=_number(fields, "ack_wait_s", 30, 0.1, ACK_WAIT_S_MAX),
+            ack_wait_s=_number(fields, "ack_wait_s", ACK_WAIT_S_DEFAULT, 0.1, ACK_WAIT_S_MAX),
             max_deliver=int(_number(fields, "max_deliver", 10, 1, DELIVER_MAX, whole=True)),
         )
+        call.caller.check_subscribe(terms.filter, where="filter")
         is_new = await self._bus.make_consumer(terms, await self._floor(stream, fields.get("start", "new")))
         return _json(201 if is_new else 200, consumer_status(self._bus.consumer(name), self._bus))
 
@@ -236,17 +288,28 @@ class Routes:
             return stats.first - 1
         if isinstance(start, dict) and len(start) == 1:
             if "seq" in start:
-                return int(_number(start, "seq", 0, 1, stats.head + 1, whole=True)) - 1
+                after = int(_number(start, "seq", 0, 1, STREAM_ROWS_MAX + 1, whole=True)) - 1
+                return check_position(after, stats, where="start.seq")
             if "time" in start:
                 return await self._bus.seq_at(stream, parse_time_us(start["time"], where="start.time") // 1000) - 1
         raise RequestError(
             "bad_start", "a consumer cannot start there", 'start is "new", "all", {"seq": N} or {"time": RFC 3339}', where="start"
         )
 
+    def _free_consumer(self, call: Call) -> Consumer:
+        consumer = self._consumer(call)
+        if consumer.owner:
+            raise Conflict(
+                "consumer_owned",
+                f"the consumer {call.name!r} is drained by the {consumer.owner} of this gateway",
+                "make a consumer of your own; to end a link, take it out of the configuration",
+            )
+        return consumer
+
     async def delete_consumer(self, call: Call) -> Answer:
         """Remove it with its cursor."""
         Query(call)
-        self._bus.consumer(call.name)
+        self._free_consumer(call)
         call.take()
         await self._bus.delete_consumer(call.name)
         return Answer(204, b"", {})
@@ -254,7 +317,7 @@ class Routes:
     async def fetch(self, call: Call) -> Answer:
         """Messages for this consumer; waits for the first."""
         query = Query(call, "max", "wait", "raw")
-        consumer = self._bus.consumer(call.name)
+        consumer = self._free_consumer(call)
         most = query.integer("max", 100, 1, PAGE_MESSAGES_MAX)
         wait_s = query.number("wait", 0, 0, FETCH_WAIT_S_MAX)
         raw = query.flag("raw")
@@ -265,14 +328,14 @@ class Routes:
     async def ack(self, call: Call) -> Answer:
         """Settle messages; durable when answered."""
         Query(call)
-        consumer = self._bus.consumer(call.name)
+        consumer = self._free_consumer(call)
         fields = parse_object(await call.body(), frozenset({"seqs", "upto"}))
         if len(fields) != 1:
             raise RequestError(
                 "bad_ack", "an acknowledgement has either seqs or upto", '{"seqs": [1, 2]} or {"upto": 2}', where="body"
             )
         if "upto" in fields:
-            await consumer.ack_upto(int(_number(fields, "upto", 0, 0, 2**48, whole=True)))
+            await consumer.ack_upto(int(_number(fields, "upto", 0, 0, STREAM_ROWS_MAX + 1, whole=True)))
         else:
             await consumer.ack(_seqs(fields))
         return Answer(204, b"", {})
@@ -280,7 +343,7 @@ class Routes:
     async def nack(self, call: Call) -> Answer:
         """Deliver messages again."""
         Query(call)
-        consumer = self._bus.consumer(call.name)
+        consumer = self._free_consumer(call)
         fields = parse_object(await call.body(), frozenset({"seqs", "delay_s"}))
         consumer.nack(_seqs(fields), _number(fields, "delay_s", 0, 0, ACK_WAIT_S_MAX))
         return Answer(204, b"", {})
@@ -365,9 +428,9 @@ def _options(headers: Mapping[str, str]) -> Options:
     key, retain, ttl, time = (headers.get(name) for name in ("Idempotency-Key", "Edgegw-Retain", "Edgegw-TTL", "Edgegw-Time"))
     return Options(
         key=None if key is None else check_key(key, "Idempotency-Key"),
-        retain=retain is not None and check_flag(retain, "Edgegw-Retain"),
+        retain=retain is not None and check_flag(flag_in(retain), "Edgegw-Retain"),
         source_us=None if time is None else parse_time_us(time, where="Edgegw-Time"),
-        ttl_s=None if ttl is None else check_ttl_s(ttl, "Edgegw-TTL"),
+        ttl_s=None if ttl is None else check_ttl_s(number_in(ttl), "Edgegw-TTL"),
     )
 
 
@@ -388,7 +451,12 @@ def _text(fields: dict[str, Any], name: str, default: str) -> str:
 
 def _number(fields: dict[str, Any], name: str, default: float, low: float, high: float, *, whole: bool = False) -> float:
     value = fields.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not low <= value <= high:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not low <= value <= high
+        or (whole and value != int(value))
+    ):
         raise RequestError(
             "bad_field",
             f"{name} is {json.dumps(value)[:60]}",
@@ -400,6 +468,11 @@ def _number(fields: dict[str, Any], name: str, default: float, low: float, high:
 
 def _seqs(fields: dict[str, Any]) -> list[int]:
     seqs = fields.get("seqs")
-    if not isinstance(seqs, list) or not seqs or len(seqs) > BATCH_MESSAGES_MAX or set(map(type, seqs)) != {int} or min(seqs) < 1:
+    if not isinstance(seqs, list) or not 0 < len(seqs) <= BATCH_MESSAGES_MAX or not all(map(_is_seq, seqs)):
         raise RequestError("bad_field", "seqs is no list of sequence numbers", '{"seqs": [1, 2]}', where="seqs")
-    return seqs
+    return [int(seq) for seq in seqs]
+
+
+def _is_seq(value: object) -> bool:
+    """A whole number, however it is written: to JSON, 7.0 is 7."""
+    return (type(value) is int or (type(value) is float and value.is_integer())) and value >= 1

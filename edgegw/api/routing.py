@@ -8,8 +8,9 @@ from aiohttp import web
 
 from edgegw.api.bodies import read_body
 from edgegw.api.connection import Connection
+from edgegw.core.access import KNOWN, Caller
 from edgegw.errors import NotFound, RequestError
-from edgegw.limits import DEADLINE_SLACK_S
+from edgegw.limits import BODY_BYTES_MAX, DEADLINE_SLACK_S
 
 
 class Answer(NamedTuple):
@@ -23,7 +24,9 @@ class Answer(NamedTuple):
 class Call:
     """One request on its way through a handler."""
 
-    __slots__ = ("_connection", "_timeout_s", "deadline_s", "name", "request")
+    __slots__ = ("_connection", "_timeout_s", "caller", "deadline_s", "name", "request")
+
+    caller: Caller  # who asks; the server sets it before any handler is called
 
     def __init__(self, request: web.BaseRequest, connection: Connection, name: str, timeout_s: float) -> None:
         self.request = request
@@ -46,9 +49,9 @@ class Call:
         """How long the answer may still take, seen from the work: a little less, so that the work's own error comes first."""
         return self.deadline_s - self._connection.now_s() - DEADLINE_SLACK_S
 
-    async def body(self) -> bytes:
+    async def body(self, most_bytes: int = BODY_BYTES_MAX) -> bytes:
         """The whole body. Raises RequestError, TooLarge."""
-        body = await read_body(self.request)
+        body = await read_body(self.request, most_bytes)
         self.take()
         return body
 
@@ -62,6 +65,7 @@ class Route(NamedTuple):
     method: str
     path: str
     handler: Handler
+    scope: str = KNOWN  # what a caller must have, see core/access.py
 
 
 class Router:
@@ -69,7 +73,7 @@ class Router:
 
     def __init__(self, routes: Sequence[Route], timeout_s: float) -> None:
         self.routes = routes
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._exact: dict[str, dict[str, Route]] = {}
         self._prefixed: dict[str, dict[str, Route]] = {}
         for route in routes:
@@ -80,8 +84,8 @@ class Router:
                 methods["HEAD"] = route
         self._rest = {path.partition("{")[0]: methods for path, methods in self._prefixed.items() if path.endswith("*}")}
 
-    def find(self, request: web.BaseRequest, connection: Connection) -> tuple[Call, Handler, str]:
-        """The call, its handler, and the route's name for metrics. Raises NotFound, RequestError."""
+    def find(self, request: web.BaseRequest, connection: Connection) -> tuple[Call, Route]:
+        """The call and its route. Raises NotFound, RequestError."""
         path = request.raw_path
         if path[:1] != "/":  # absolute form, RFC 9112 section 3.2.2
             path = request.rel_url.raw_path
@@ -94,7 +98,7 @@ class Router:
         if route is None:
             allowed = ", ".join(sorted(methods))
             raise RequestError("method_not_allowed", f"{request.method} is not for {path[:60]}", f"use {allowed}", where=allowed)
-        return Call(request, connection, name, self._timeout_s), route.handler, route.path
+        return Call(request, connection, name, self.timeout_s), route
 
     def _find_prefixed(self, path: str) -> tuple[dict[str, Route], str]:
         for prefix, methods in self._rest.items():

@@ -5,9 +5,9 @@ from binascii import b2a_base64
 from collections.abc import Iterable
 from json.encoder import encode_basestring as _quoted
 
-from edgegw.api.times import time_text, time_text_ms
 from edgegw.consumer import Delivered
 from edgegw.core.record import Gap, Message
+from edgegw.core.times import time_text, time_text_ms
 
 
 def row(message: Message, *, raw: bool = False, deliveries: int = 0) -> str:

@@ -6,15 +6,18 @@ against `web.Application` with one route this saves about a fifth of a small req
 
 import asyncio
 import re
-import socket
+from collections.abc import Sequence
 from contextlib import aclosing
 
 from aiohttp import web
 
 from edgegw.api.connection import BODY, WORK, Connection, Connections, Deadlines
+from edgegw.api.doors import Door
 from edgegw.api.problems import CONTENT_TYPE, RETRY_AFTER_S, problem_body, status_of
-from edgegw.api.routing import Answer, Router
+from edgegw.api.routing import Answer, Call, Router
+from edgegw.callers import Callers
 from edgegw.config import HttpConfig
+from edgegw.core.access import OPEN
 from edgegw.errors import GatewayError, RequestError, StoreError, Unauthorized
 from edgegw.limits import (
     HEADER_LINE_BYTES_MAX,
@@ -32,21 +35,24 @@ _OWN_SITES = frozenset({"same-origin", "none"})
 
 
 class ApiServer:
-    """Serves `router` on one listening socket. `id_seed` makes request ids differ between runs."""
+    """Serves `router` through `doors`. `id_seed` makes request ids differ between runs."""
 
     def __init__(
         self,
         router: Router,
         config: HttpConfig,
-        sock: socket.socket,
+        doors: Sequence[Door],
         metrics: Metrics,
         *,
+        callers: Callers,
         id_seed: str,
         deadlines: Deadlines = Deadlines(),  # noqa: B008  an immutable value
     ) -> None:
         self._router = router
         self._config = config
-        self._sock = sock
+        self._doors = doors
+        self._callers = callers
+        self._listeners: dict[Door, asyncio.Server] = {}
         self._deadlines = deadlines
         self._id_seed = id_seed
         self._requests = 0
@@ -65,7 +71,7 @@ class ApiServer:
         )
 
     async def start(self) -> None:
-        """Listen. The socket given stays open when this server stops: it is kept for the next one."""
+        """Listen. The sockets of the doors stay open when this server stops: they are kept for the next one."""
         loop = asyncio.get_running_loop()
         self._now_s = loop.time
         # A client that is gone ends its handler: a fetch must not hand messages to nobody.
@@ -83,8 +89,27 @@ class ApiServer:
             max_line_size=HEADER_LINE_BYTES_MAX,
             max_field_size=HEADER_LINE_BYTES_MAX,
         )
-        self._hosts = _own_hosts(self._sock)
-        self._listener = await loop.create_server(self._connections, sock=self._sock.dup(), backlog=LISTEN_BACKLOG)
+        self._hosts = _own_hosts(self._doors)
+        for door in self._doors:
+            await self._listen(door)
+
+    async def _listen(self, door: Door) -> None:
+        loop = asyncio.get_running_loop()
+        listen = loop.create_unix_server if door.is_unix else loop.create_server
+        self._listeners[door] = await listen(self._connections.factory(door), sock=door.sock.dup(), backlog=LISTEN_BACKLOG)
+
+    def change(self, config: HttpConfig) -> None:
+        """Limits hold from the next connection and request on."""
+        self._connections.most = config.connections_max
+        self._router.timeout_s = config.request_timeout_s
+
+    async def replace(self, old: Door, new: Door) -> None:
+        """Serve the new door, and only then close the old one; who came through that gets what is under way, and no more."""
+        await self._listen(new)
+        self._doors = [*(door for door in self._doors if door is not old), new]
+        self._listeners.pop(old).close()
+        self._connections.leave(old)
+        self._hosts = self._hosts | _own_hosts(self._doors)  # who leaves still names the old one
 
     async def run(self) -> None:
         """Enforce deadlines until cancelled."""
@@ -92,12 +117,14 @@ class ApiServer:
 
     def stop_accepting(self) -> None:
         """New connections wait in the kernel, for whoever listens on the socket next. Who waits for messages waits no more."""
-        self._listener.close()
+        for listener in self._listeners.values():
+            listener.close()
         self._connections.end_waits()
 
     async def stop(self, timeout_s: float) -> None:
         """Finish the requests at work, at most `timeout_s`, and close every connection."""
-        self._listener.close()
+        for listener in self._listeners.values():
+            listener.close()
         await self._connections.drain(timeout_s)
         self._server.pre_shutdown()
         await self._server.shutdown(self._deadlines.linger_s)
@@ -117,11 +144,18 @@ class ApiServer:
         REQUEST_ID.set(request_id)
         route = "none"
         try:
-            call, handler, route = self._router.find(request, connection)
-            self._guard(request)
-            answer = await handler(call)
+            call, found = self._router.find(request, connection)
+            route = found.path
+            self._guard(request, connection)
+            caller = connection.caller
+            if (authorization := headers.get("Authorization")) is not None and found.scope is not OPEN:
+                caller = self._callers.bearer(authorization)
+            if found.scope not in caller.scopes:
+                self._callers.refuse(caller, found.scope)
+            call.caller = caller
+            answer = await found.handler(call)
             if not isinstance(answer.body, bytes):
-                return await self._stream(request, connection, answer, request_id, route)
+                return await self._stream(request, call, answer, request_id, route)
         except GatewayError as exc:
             answer = self._refuse(exc, request_id, route)
         except asyncio.CancelledError:
@@ -148,10 +182,12 @@ class ApiServer:
         return response
 
     async def _stream(
-        self, request: web.BaseRequest, connection: Connection, answer: Answer, request_id: str, route: str
+        self, request: web.BaseRequest, call: Call, answer: Answer, request_id: str, route: str
     ) -> web.StreamResponse:
-        """Send an answer that has no end; its connection ends with it."""
+        """Send an answer that has no end; its connection ends with it, and it with the token that it was asked for with."""
         assert not isinstance(answer.body, bytes)
+        connection = request.protocol
+        assert isinstance(connection, Connection)
         response = web.StreamResponse(status=answer.status, headers={**answer.headers, "X-Request-Id": request_id})
         response.force_close()
         async with aclosing(answer.body) as parts:
@@ -161,12 +197,15 @@ class ApiServer:
             try:
                 await response.write(first)
                 async for part in parts:
+                    if self._callers.has_ended(call.caller):
+                        break
                     await response.write(part)
             except asyncio.CancelledError:
                 if not connection.expired_in or request.task.uncancel() > 0:
                     raise
-            except ConnectionError:
-                raise
+            except ConnectionError:  # its client is gone: how streams end
+                connection.abort()
+                return response
             except Exception as exc:  # as in _handle; the answer began, so all that is left is not to end it well
                 _log.error("request.failed", error=exc, route=route)
                 connection.abort()
@@ -182,10 +221,11 @@ class ApiServer:
     def _refusal(self, problem: GatewayError, cause: BaseException | None) -> web.Response:
         """The answer to what is no request yet, or failed where aiohttp is at work."""
         request_id = self._next_id()
-        REQUEST_ID.set(request_id)
+        before = REQUEST_ID.set(request_id)  # the context is the event loop's: other connections have it too
         if cause is not None:
             _log.error("request.failed", error=cause, route="none")
         status, body, headers = self._refuse(problem, request_id, "none")
+        REQUEST_ID.reset(before)
         (self._children.get(("none", status)) or self._child("none", status))[0].inc()
         return web.Response(body=body, status=status, headers={**headers, "X-Request-Id": request_id})
 
@@ -202,6 +242,8 @@ class ApiServer:
             headers["Retry-After"] = str(RETRY_AFTER_S[status])
         if exc.code == "method_not_allowed" and isinstance(exc, RequestError):
             headers["Allow"] = exc.where
+        if status == 401:  # RFC 6750 section 3
+            headers["WWW-Authenticate"] = "Bearer" if exc.code == "no_token" else 'Bearer error="invalid_token"'
         return Answer(status, problem_body(exc, status, request_id), headers)
 
     def _late(self, connection: Connection) -> GatewayError:
@@ -218,11 +260,13 @@ class ApiServer:
             )
         return StoreError("stopping", "the gateway is stopping", "try again in a moment")
 
-    def _guard(self, request: web.BaseRequest) -> None:
-        """DNS rebinding and cross-site requests: who asks must name this address; no page of another site may change state."""
+    def _guard(self, request: web.BaseRequest, connection: Connection) -> None:
+        """DNS rebinding and cross-site requests: over loopback, where no token is asked for, a client must name this address;
+        no page of another site may change state, wherever it comes from.
+        """
         headers = request.headers
         host = _asked_host(request)
-        if host not in self._hosts and host.lower() not in self._hosts:
+        if connection.is_guarded and host not in self._hosts and host.lower() not in self._hosts:
             raise Unauthorized(
                 "foreign_host", f"this gateway is not {host[:60]!r}", "use the address it listens on", where="Host"
             )
@@ -237,10 +281,17 @@ class ApiServer:
                 where="Sec-Fetch-Site",
             )
         origin = headers.get("Origin")
-        if origin is not None and origin.lower().removeprefix("http://") not in self._hosts:
+        if origin is not None and not self._is_own(origin.lower(), host.lower(), connection):
             raise Unauthorized(
                 "foreign_origin", f"a page of {origin[:60]!r} asks", "call from this gateway's own page", where="Origin"
             )
+
+    def _is_own(self, origin: str, host: str, connection: Connection) -> bool:
+        """Whether a page of this gateway asks: its origin is the host asked for. A proxy in front may have added TLS."""
+        scheme, _, asker = origin.partition("://")
+        if scheme not in {"http", "https"}:
+            return False
+        return asker == host or (scheme == "http" and connection.is_guarded and asker in self._hosts)
 
 
 def _asked_host(request: web.BaseRequest) -> str:
@@ -254,11 +305,14 @@ def _asked_host(request: web.BaseRequest) -> str:
     return host
 
 
-def _own_hosts(sock: socket.socket) -> frozenset[str]:
-    """What a client on this machine may call the loopback address the socket is bound to."""
-    port = sock.getsockname()[1]
-    names = ["localhost", "127.0.0.1", "[::1]"]
-    bound = sock.getsockname()[0]
-    names.append(f"[{bound}]" if ":" in bound else bound)
-    hosts = {f"{name}:{port}" for name in names}
-    return frozenset(hosts | set(names) if port == 80 else hosts)
+def _own_hosts(doors: Sequence[Door]) -> frozenset[str]:
+    """What a client on this machine may call the loopback address that it came through."""
+    hosts: set[str] = set()
+    for door in doors:
+        if not door.is_unix:
+            bound, port = door.sock.getsockname()[:2]
+            names = {"localhost", "127.0.0.1", "[::1]", f"[{bound}]" if ":" in bound else bound}
+            hosts.update(f"{name}:{port}" for name in names)
+            if port == (80 if door.tls is None else 443):
+                hosts.update(names)
+    return frozenset(hosts)

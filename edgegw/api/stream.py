@@ -15,15 +15,16 @@ system calls that cost, not the bytes.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Callable, Iterator
 
 from edgegw.api.queries import Query
 from edgegw.api.routing import Answer, Call
 from edgegw.api.rows import gap_row, row
-from edgegw.bus import Bus
+from edgegw.bus import DEFAULT, Bus
 from edgegw.core.record import Gap, Message
 from edgegw.core.topic import check_filter
-from edgegw.errors import RequestError, StoreError
+from edgegw.errors import Conflict, RequestError, StoreError
 from edgegw.limits import (
     EVENT_ROWS_BYTES,
     EVENT_ROWS_MAX,
@@ -42,6 +43,7 @@ _HEADERS = {
     "X-Accel-Buffering": "no",  # nginx would collect events otherwise
 }
 _COMMENT = b":\n\n"
+_EVENT_ID = re.compile(r"[^:]+:[0-9]{1,15}", re.ASCII)
 # In a row, line ends are white space between JSON tokens: inside strings they are escaped.
 _ONE_LINE = {0x0A: " ", 0x0D: " "}
 
@@ -62,7 +64,9 @@ class Streams:
         """Messages from now on, or after the one named."""
         query = Query(call, "topic", "stream", "after")
         topic_filter = check_filter(query.text("topic", "#"), where="topic")
-        name = query.text("stream", "") or None
+        call.caller.check_subscribe(topic_filter)
+        # A place is a place in one stream: in the one that GET /v1/messages reads when none is named.
+        name = query.text("stream", DEFAULT) if query.has("stream") or query.has("after") else None
         after = self._after(call, query, name)
         call.stream()
         if call.request.method == "HEAD":
@@ -70,24 +74,29 @@ class Streams:
         return Answer(200, self._events(topic_filter, name, after), _HEADERS)
 
     def _after(self, call: Call, query: Query, name: str | None) -> int | None:
-        if name is None:
-            if query.text("after", ""):
-                raise RequestError("bad_parameter", "after counts in one stream", "name it: stream=default", where="after")
-            return None
-        stats = self._bus.stream(name)
-        seen = call.request.headers.get("Last-Event-ID")
-        if seen:
-            seq = _seq_of(seen, name)
-            # Numbers that this store has not given yet are another store's: all that is here is new to this client.
-            return seq if seq <= stats.head else stats.first - 1
-        if not query.text("after", ""):
-            return None
-        after = query.integer("after", 0, 0, 2**48)
-        if after > stats.head:
+        seen = call.request.headers.get("Last-Event-ID", "")
+        if seen and not _EVENT_ID.fullmatch(seen):
             raise RequestError(
-                "beyond_end", f"the stream {name!r} ends at message {stats.head}, before {after}", "ask after that", where="after"
+                "bad_event_id",
+                f"{seen[:60]!r} is no event id",
+                "send the id of the last event as it came, or none",
+                where="Last-Event-ID",
             )
-        return after
+        if name is None:
+            return None  # across streams events have no id
+        stats = self._bus.stream(name)
+        if not seen:
+            return query.position("after", stats, 0) if query.has("after") else None
+        of, _, number = seen.rpartition(":")
+        if of != name:
+            raise Conflict(
+                "other_stream",
+                f"the event {seen[:60]!r} is not of the stream {name!r}",
+                "ask for its stream, or send no id",
+                where="Last-Event-ID",
+            )
+        # Numbers that this store has not given yet are another store's: all that is here is new to this client.
+        return int(number) if int(number) <= stats.head else stats.first - 1
 
     async def _events(self, topic_filter: str, name: str | None, after: int | None) -> AsyncGenerator[bytes, None]:
         subscription = self._bus.subscribe(topic_filter, stream=name, after=after)
@@ -156,15 +165,3 @@ class Streams:
             while self._rows_bytes > EVENT_ROWS_BYTES or len(self._rows) > EVENT_ROWS_MAX:
                 self._rows_bytes -= len(self._rows.pop(next(iter(self._rows))))
         return data
-
-
-def _seq_of(event_id: str, stream: str) -> int:
-    name, _, number = event_id.rpartition(":")
-    if name != stream or not (number.isascii() and number.isdigit() and len(number) < 16):
-        raise RequestError(
-            "bad_event_id",
-            f"{event_id[:60]!r} is no event of the stream {stream!r}",
-            "send the id of the last event as it came, or none",
-            where="Last-Event-ID",
-        )
-    return int(number)

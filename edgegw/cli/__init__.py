@@ -23,8 +23,11 @@ from edgegw.limits import CONFIG_FAULTS_SHOWN_MAX
 
 NOUNS: Final = {
     "run": ("edgegw.cli.run", "run the gateway in the foreground"),
+    "check": ("edgegw.cli.check", "whether the machine and the gateway are well"),
     "config": ("edgegw.cli.config_commands", "show or check the configuration"),
-    "message": ("edgegw.cli.message", "send recorded readings to a gateway"),
+    "token": ("edgegw.cli.token", "make, list and revoke tokens"),
+    "message": ("edgegw.cli.message", "publish, list and follow messages; replay recordings"),
+    "completion": ("edgegw.cli.completion", "print a script that completes commands in a shell"),
 }
 
 EXIT_OK: Final = 0

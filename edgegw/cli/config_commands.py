@@ -92,5 +92,7 @@ def _toml_value(value: object) -> str:
     if isinstance(value, str | Path):
         # JSON's escapes are TOML's; only DEL must be escaped in TOML and not in JSON.
         return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, bool):
+        return "true" if value else "false"
     assert isinstance(value, int | float)
     return repr(value)

@@ -1,9 +1,8 @@
-"""`edgegw message replay`: send a recording to a gateway, each reading with its own time."""
+"""`edgegw message`: the verbs, and `replay`, which sends a recording to a gateway, each reading with its own time."""
 
 import argparse
 import codecs
 import json
-import math
 import os
 import re
 import sys
@@ -13,8 +12,10 @@ from pathlib import Path
 from random import random
 from threading import Event
 
+from edgegw.cli import listing, publish, tail
 from edgegw.cli.client import GatewayClient, add_target_options, target_of
-from edgegw.cli.progress import Progress, clock_text
+from edgegw.cli.option_types import count_from_1, seconds
+from edgegw.cli.progress import Progress, clock_text, is_terminal
 from edgegw.cli.recorded_time import check_form, rfc3339, zone_named
 from edgegw.cli.recording_file import STDIN, RecordingFile
 from edgegw.cli.replay import Recording, TopicTemplate, complete, read
@@ -41,6 +42,9 @@ already in count as repeats. The gateway keeps keys for 24 hours or 100,000 mess
 def build(parser: argparse.ArgumentParser) -> None:
     """Add the verbs of `edgegw message`."""
     verbs = parser.add_subparsers(metavar="VERB", required=True)
+    publish.add_verb(verbs)
+    tail.add_verb(verbs)
+    listing.add_verb(verbs)
     replay_parser = verbs.add_parser(
         "replay",
         help=_ABOUT,
@@ -58,10 +62,11 @@ def replay(args: argparse.Namespace) -> int:
     """Send the recording. Raises RequestError for what cannot be sent, PeerError when the gateway stays away."""
     run_id = args.run_id or os.urandom(8).hex()
     manner = Manner(args.file.name, run_id, args.speed, args.batch, args.retry_for, args.skip_bad)
-    with RecordingFile(args.file, args.encoding) as file, GatewayClient(target_of(args.url, args.socket, os.environ)) as client:
+    target = target_of(args.url, args.socket, os.environ, args.ca)
+    with RecordingFile(args.file, args.encoding) as file, GatewayClient(target) as client:
         recording, lines = complete(_recording(args), file.lines())
         progress = Progress(
-            sys.stderr, clock=time.monotonic, done_bytes=file.used_bytes, total_bytes=file.size_bytes, terminal=_is_terminal()
+            sys.stderr, clock=time.monotonic, done_bytes=file.used_bytes, total_bytes=file.size_bytes, terminal=is_terminal()
         )
         progress.note(_found(recording, run_id))
         # The event is never set: waiting for it is a pause that Ctrl-C ends.
@@ -98,7 +103,7 @@ def _add_recording_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--missing", action="append", default=[], metavar="VALUE", help=missing)
     parser.add_argument("--encoding", type=_encoding, default="utf-8-sig", metavar="NAME", help="of the file (default: utf-8)")
     parser.add_argument(
-        "--start-line", type=_count, default=1, metavar="N", help="leave out what stands above this line of the file"
+        "--start-line", type=count_from_1, default=1, metavar="N", help="leave out what stands above this line of the file"
     )
     parser.add_argument("--skip-bad", action="store_true", help="count rows that cannot be read, and go on")
 
@@ -109,7 +114,7 @@ def _add_sending_options(parser: argparse.ArgumentParser) -> None:
         "--batch", type=_batch, default=REPLAY_BATCH, metavar="N", help=f"readings in a request (default: {REPLAY_BATCH})"
     )
     retry = f"how long to try while the gateway does not take a request (default: {REPLAY_RETRY_S:g})"
-    parser.add_argument("--retry-for", type=_seconds, default=REPLAY_RETRY_S, metavar="SECONDS", help=retry)
+    parser.add_argument("--retry-for", type=seconds, default=REPLAY_RETRY_S, metavar="SECONDS", help=retry)
     parser.add_argument("--run-id", type=_run_id, metavar="ID", help="first part of each reading's key (default: chance)")
     add_target_options(parser)
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
@@ -161,10 +166,6 @@ def _print_summary(tally: Tally, run_id: str, elapsed_s: float, *, as_json: bool
     for name, span in tally.streams.items():
         print(f"stream {name}: {span.count:,} receipts, {span.first} to {span.last}")
     print(f"{tally.repeats:,} repeats, {tally.retries:,} requests sent again, {tally.bad_rows:,} bad rows left out")
-
-
-def _is_terminal() -> bool:
-    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def _file(text: str) -> Path:
@@ -228,30 +229,13 @@ def _run_id(text: str) -> str:
 def _speed(text: str) -> float | None:
     if text == "max":
         return None
-    if (speed := _seconds(text)) == 0:
+    if (speed := seconds(text)) == 0:
         raise argparse.ArgumentTypeError("0 would never send anything; the fastest is max")
     return speed
 
 
-def _seconds(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0")
-    return number
-
-
-def _count(text: str) -> int:
-    # Not isdigit: that holds for digits which int() refuses.
-    if not (text.isascii() and text.isdigit()) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
-    return int(text)
-
-
 def _batch(text: str) -> int:
-    count = _count(text)
-    if count > REPLAY_BATCH_MAX:
-        raise argparse.ArgumentTypeError(f"{count} is more than {REPLAY_BATCH_MAX}")
-    return count
+    readings = count_from_1(text)
+    if readings > REPLAY_BATCH_MAX:
+        raise argparse.ArgumentTypeError(f"{readings} is more than {REPLAY_BATCH_MAX}")
+    return readings

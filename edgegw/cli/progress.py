@@ -1,6 +1,7 @@
 """How far a replay is: a bar on a terminal, a line now and then elsewhere."""
 
 import os
+import sys
 from collections.abc import Callable
 from typing import TextIO
 
@@ -11,7 +12,7 @@ _ERASE = "\r\x1b[K"
 
 
 class Progress:
-    """Draws on `stream`; `done_bytes` tells how much of `total_bytes` is read (None = nobody knows)."""
+    """Draws on `stream`; `done_bytes` tells how much of `total_bytes` is read (None = nobody knows). `things` are counted."""
 
     def __init__(
         self,
@@ -21,7 +22,9 @@ class Progress:
         done_bytes: Callable[[], int],
         total_bytes: int | None,
         terminal: bool,
+        things: str = "readings",
     ) -> None:
+        self._things = things
         self._stream = stream
         self._clock = clock
         self._done_bytes = done_bytes
@@ -33,7 +36,7 @@ class Progress:
         self._skipped: float | None = None
 
     def update(self, count: int) -> None:
-        """Show that `count` readings are in, unless that was shown a moment ago."""
+        """Show that `count` of them are in, unless that was shown a moment ago."""
         now_s = self._clock()
         if now_s < self._due_s:
             return
@@ -55,7 +58,7 @@ class Progress:
             self._write(_ERASE)
 
     def _line(self, count: int, elapsed_s: float) -> str:
-        text = f"{count:,} readings, {count / elapsed_s if elapsed_s > 0 else 0:,.0f}/s"
+        text = f"{count:,} {self._things}, {count / elapsed_s if elapsed_s > 0 else 0:,.0f}/s"
         if not self._total_bytes:
             return text
         share = min(1.0, self._done_bytes() / self._total_bytes)
@@ -70,6 +73,11 @@ class Progress:
     def _write(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
+
+
+def is_terminal() -> bool:
+    """Whether stderr can draw."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def clock_text(span_s: float) -> str:

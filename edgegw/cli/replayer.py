@@ -19,7 +19,7 @@ from edgegw.errors import GatewayError, PeerError, RequestError
 from edgegw.limits import BODY_BYTES_MAX, REPLAY_BATCH, REPLAY_NAP_S, REPLAY_RETRY_CAP_S, REPLAY_RETRY_FIRST_S, REPLAY_RETRY_S
 
 # Not now, but perhaps in a moment: too slow, too much at once, a gateway that is starting or full, and what proxies say then.
-_TRY_AGAIN = (408, 429, 502, 503, 504)
+TRY_AGAIN = (408, 429, 502, 503, 504)
 _PLACE = re.compile(r"\[(\d+)\]")
 
 
@@ -112,7 +112,7 @@ class Pace:
 
 
 class Replayer:
-    """Sends rows. `pause` waits so many seconds; `chance` is in [0, 1)."""
+    """Sends rows, each reading as `encode` writes it. `pause` waits so many seconds; `chance` is in [0, 1)."""
 
     def __init__(
         self,
@@ -123,7 +123,9 @@ class Replayer:
         clock: Callable[[], float],
         pause: Callable[[float], object],
         chance: Callable[[], float],
+        encode: Callable[[str, Row, Reading], bytes] = entry,
     ) -> None:
+        self._encode = encode
         self.tally = Tally()
         self.resume_line = 1
         self.has_asked = False
@@ -138,10 +140,16 @@ class Replayer:
         self._entries: list[bytes] = []
         self._size_bytes = 0
 
-    def run(self, rows: Iterable[Row | BadRow]) -> None:
-        """Send all rows. Raises RequestError for what cannot be sent, PeerError when the gateway stays away too long."""
+    def run(self, rows: Iterable[Row | BadRow | None]) -> None:
+        """Send all rows; None among them: more may take a while, so what is there goes out.
+
+        Raises RequestError for what cannot be sent, PeerError when the gateway stays away too long.
+        """
         pace = Pace(self._manner.speed)
         for row in rows:
+            if row is None:
+                self._flush()
+                continue
             if isinstance(row, BadRow):
                 self._bad(row)
                 continue
@@ -167,7 +175,7 @@ class Replayer:
         self.tally.bad_rows += 1
 
     def _add(self, row: Row, reading: Reading) -> None:
-        encoded = entry(self._manner.run_id, row, reading)
+        encoded = self._encode(self._manner.run_id, row, reading)
         # Two brackets around the entries, and a comma behind each.
         if len(encoded) + 2 > BODY_BYTES_MAX:
             self._bad(BadRow(row.line, f"{reading.column or 'the row'} has {len(encoded)} bytes, more than a message may have"))
@@ -229,7 +237,7 @@ class Replayer:
         if answer.status in (200, 201):
             return answer, None
         refusal = answer.error()
-        if answer.status in _TRY_AGAIN:
+        if answer.status in TRY_AGAIN:
             return answer, refusal
         raise self._located(refusal)
 

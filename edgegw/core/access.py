@@ -106,7 +106,7 @@ class Caller:
 # Who is not known may only ask what is open.
 NOBODY: Final = Caller("who is not known")
 # A program of this machine that came over TCP, or a page in its browser, which Host and Origin hold off.
-LOCAL: Final = Caller("who comes over loopback without a token", PUBLISH, SUBSCRIBE)
+LOCAL: Final = Caller("who shows no token", PUBLISH, SUBSCRIBE)
 # Root, the gateway's own user and members of its group, by the kernel's word.
 OWNER: Final = Caller("the owner", *SCOPES)
 # Any other user of this machine who got hold of the Unix socket.

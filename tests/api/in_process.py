@@ -3,21 +3,26 @@
 import asyncio
 import json
 import logging
+import os
 import socket
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import edgegw
 from edgegw.api.connection import Deadlines
+from edgegw.api.doors import Door
 from edgegw.api.routes import Routes
 from edgegw.api.routing import Router
 from edgegw.api.server import ApiServer
+from edgegw.api.token_routes import TokenRoutes
 from edgegw.bus import Bus, all_streams
+from edgegw.callers import Callers
 from edgegw.clock import SystemClock
 from edgegw.conditions import Conditions
 from edgegw.config import BUILT_IN_STREAMS, HttpConfig, StreamConfig
@@ -33,6 +38,8 @@ MIGRATIONS = Path(edgegw.__file__).parent / "migrations" / "bus"
 # Far beyond what anything here takes: only a hang reaches it.
 PATIENCE_S = 20.0
 FREE_BYTES = 1 << 40
+# What the process around the API would say of itself.
+STATUS = {"version": "0", "sha256": None, "pid": 1, "uptime_s": 1.0, "links": {}}
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,9 @@ class Wire:
     async def request(self, method: str, target: str, body: bytes | None = None, **headers: str) -> Reply:
         """Send a request and read its answer."""
         await self.ask(method, target, body, **headers)
-        return await self.reply(method)
+        reply = await self.reply(method)
+        _check_described(method, target, reply)
+        return reply
 
     async def reply(self, method: str = "GET", *, interim: bool = False) -> Reply:
         """The next answer; every one has a request id, and a problem says what it is. `interim`: it is a 1xx."""
@@ -144,6 +153,14 @@ def _check(reply: Reply) -> None:
         assert int(reply.headers["retry-after"]) > 0, reply
 
 
+def _check_described(method: str, target: str, reply: Reply) -> None:
+    """Whatever a test asks for: /openapi.json must tell of the answer."""
+    if find_spec("jsonschema_rs") is not None and target[:1] == "/":
+        from tests.api.documented import faults
+
+        assert faults(method, target, reply) == [], reply
+
+
 class GatedWriter(Writer):
     """The real writer, with a door before each commit, and a way to break."""
 
@@ -184,7 +201,14 @@ class Noise(logging.Handler):
 class Api:
     """Everything behind the socket, as the gateway puts it together, without the process around it."""
 
-    def __init__(self, data: Path, streams: tuple[StreamConfig, ...], config: HttpConfig, deadlines: Deadlines) -> None:
+    def __init__(
+        self,
+        data: Path,
+        streams: tuple[StreamConfig, ...],
+        config: HttpConfig,
+        deadlines: Deadlines,
+        make_door: Callable[[socket.socket], Door] = Door,
+    ) -> None:
         self.clock = SystemClock()
         self.metrics = Metrics()
         self.conditions = Conditions(self.clock, Log("edgegw.conditions"))
@@ -201,10 +225,14 @@ class Api:
         self.socket.bind(("127.0.0.1", 0))
         self.is_healthy = True
         routes = Routes(
-            self.bus, self.conditions, self.metrics, self.clock, status=lambda: {"pid": 1}, is_healthy=lambda: self.is_healthy
+            self.bus, self.conditions, self.metrics, self.clock, status=lambda: dict(STATUS), is_healthy=lambda: self.is_healthy
         )
-        self.router = Router(routes.table(), config.request_timeout_s)
-        self.server = ApiServer(self.router, config, self.socket, self.metrics, id_seed="test-", deadlines=deadlines)
+        self.callers = Callers(self.clock, os.urandom)
+        self.router = Router([*routes.table(), *TokenRoutes(self.callers).table()], config.request_timeout_s)
+        doors = [make_door(self.socket)]
+        self.server = ApiServer(
+            self.router, config, doors, self.metrics, callers=self.callers, id_seed="test-", deadlines=deadlines
+        )
         self._wires: list[Wire] = []
         self.noise: list[str] = []  # errors that aiohttp and asyncio logged: faults of ours that no answer shows
 
@@ -279,13 +307,17 @@ class Api:
 
 @asynccontextmanager
 async def running(
-    *streams: StreamConfig, deadlines: Deadlines | None = None, data: Path | None = None, **config: Any
+    *streams: StreamConfig,
+    deadlines: Deadlines | None = None,
+    data: Path | None = None,
+    make_door: Callable[[socket.socket], Door] = Door,
+    **config: Any,
 ) -> AsyncIterator[Api]:
     """A served API; afterwards no task is left."""
     before = asyncio.all_tasks()
     with tempfile.TemporaryDirectory() as folder:
         # The sweep looks often: the bounds that tests give are small.
-        api = Api(data or Path(folder), streams, HttpConfig(**config), deadlines or Deadlines(sweep_s=0.02))
+        api = Api(data or Path(folder), streams, HttpConfig(**config), deadlines or Deadlines(sweep_s=0.02), make_door)
         await api.bus.start()
         api.watch.opened(api.bus)
         await api.server.start()

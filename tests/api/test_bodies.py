@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import tracemalloc
 import zlib
 from typing import Any
@@ -18,6 +19,8 @@ from edgegw.api.bodies import (
     check_flag,
     check_key,
     check_ttl_s,
+    flag_in,
+    number_in,
     parse_batch,
     parse_json,
     parse_object,
@@ -159,26 +162,24 @@ def test_no_object(body: bytes, code: str) -> None:
     assert caught.value.code == code
 
 
-@pytest.mark.parametrize("key", ["a", "ü" * 127, "gateway/1/default/17", " x "])
+@pytest.mark.parametrize("key", ["a", "ü" * 127, "gateway/1/default/17", " x ", "a\u200b\u2028", "\U000e0001"])
 def test_keys(key: str) -> None:
     assert check_key(key, "key") == key
 
 
-@pytest.mark.parametrize("key", ["", "ü" * 128, "a\n", "a\x00", "\ud800", "\udcff", 1, None, b"a"])
+@pytest.mark.parametrize("key", ["", "ü" * 128, "a\n", "a\x00", "\x7f", "\x85", "\ud800", "\udcff", 1, None, b"a"])
 def test_no_keys(key: object) -> None:
     with pytest.raises(RequestError) as caught:
         check_key(key, "key")
     assert (caught.value.code, caught.value.where) == ("bad_key", "key")
 
 
-@pytest.mark.parametrize(("ttl", "seconds"), [(1, 1), (0.5, 0.5), ("60", 60), ("1e3", 1000), (TTL_S_MAX, TTL_S_MAX)])
+@pytest.mark.parametrize(("ttl", "seconds"), [(1, 1), (0.5, 0.5), (TTL_S_MAX, TTL_S_MAX)])
 def test_ttls(ttl: object, seconds: float) -> None:
     assert check_ttl_s(ttl, "ttl") == seconds
 
 
-@pytest.mark.parametrize(
-    "ttl", [0, -1, True, "", "x", "nan", "inf", "1e400", float("nan"), float("inf"), 2**70, TTL_S_MAX + 1, []]
-)
+@pytest.mark.parametrize("ttl", [0, -1, True, "", "60", None, float("nan"), float("inf"), 2**70, TTL_S_MAX + 1, []])
 def test_no_ttls(ttl: object) -> None:
     with pytest.raises(RequestError) as caught:
         check_ttl_s(ttl, "ttl")
@@ -186,10 +187,24 @@ def test_no_ttls(ttl: object) -> None:
 
 
 def test_flags() -> None:
-    assert [check_flag(flag, "f") for flag in (True, "TRUE", "true", False, "false")] == [True, True, True, False, False]
-    for flag in ("", "1", "yes", 1, None):
+    assert [check_flag(flag, "f") for flag in (True, False)] == [True, False]
+    for flag in ("", "true", 1, None):
         with pytest.raises(RequestError):
             check_flag(flag, "f")
+
+
+@pytest.mark.parametrize(("text", "number"), [("60", 60), ("1e3", 1000), ("0.5", 0.5), ("-1", -1), ("1e400", math.inf)])
+def test_numbers_as_text(text: str, number: float) -> None:
+    assert number_in(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "x", "nan", "inf", " 1", "1_0", "١", "0x1", "1.", ".5", "+1"])
+def test_no_numbers(text: str) -> None:
+    assert number_in(text) is None
+
+
+def test_flags_as_text() -> None:
+    assert [flag_in(text) for text in ("true", "TRUE", "False", "", "1", "yes")] == [True, True, False, None, None, None]
 
 
 @pytest.mark.parametrize("kind", ["", "ü", "a\nb", "a" * 256, 1])

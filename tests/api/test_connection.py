@@ -164,7 +164,6 @@ async def test_requests_one_after_the_other_while_one_is_at_work(api: Api) -> No
         pytest.param(b"FISH / HTTP/1.1\r\n", id="method"),
         pytest.param(b"GET / HTTP/x\r\n", id="version"),
         pytest.param(b"GET /\r\nHost : a\r\n", id="no version"),
-        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n", id="TLS"),
         pytest.param("GET /v1/topics/ü HTTP/1.1\r\n".encode(), id="bytes that need encoding"),
         pytest.param(b"GET / HTTP/1.1\r\nX: a\x00b\r\n", id="NUL in a header"),
         pytest.param(b"GET / HTTP/1.1\r\nX : a\r\n", id="space before the colon"),

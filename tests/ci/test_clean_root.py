@@ -208,7 +208,7 @@ def test_debian_13(folder: Path, bundle: Path) -> None:
 
 
 def test_debian_13_with_its_own_packages(folder: Path, bundle: Path) -> None:
-    root = Root(folder, bundle, "trixie", "python3,python3-venv,python3-aiohttp,python3-msgpack,python3-uvloop")
+    root = Root(folder, bundle, "trixie", "python3,python3-venv,python3-aiohttp,python3-aiosqlite,python3-msgpack,python3-uvloop")
     root.probe("python3 -m edgegw run --data var", 8080, network=False)
     # What boards run is older than what the locks pin: what leans on it must pass with it. The tools are the locked ones.
     root.run("python3 -m venv --system-site-packages ~/tools")

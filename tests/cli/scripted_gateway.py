@@ -48,6 +48,7 @@ class ScriptedGateway:
         self.stored: list[dict[str, Any]] = []
         self.seen: list[Seen] = []
         self._script = iter(script)
+        self._came = threading.Condition()
         self._places: dict[str, int] = {}
         self._connections: list[socket.socket] = []
         gateway = self
@@ -107,8 +108,15 @@ class ScriptedGateway:
                 connection.shutdown(socket.SHUT_RDWR)
         self._server.server_close()
 
+    def wait_for_requests(self, count: int) -> None:
+        """Until so many came."""
+        with self._came:
+            assert self._came.wait_for(lambda: len(self.seen) >= count, 30), self.seen
+
     def _reply(self, seen: Seen) -> Reply:
-        self.seen.append(seen)
+        with self._came:
+            self.seen.append(seen)
+            self._came.notify_all()
         step = next(self._script, None)
         if step is not None and step is not STORE_AND_DIE:
             return step(seen) if callable(step) else step

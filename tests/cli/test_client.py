@@ -33,6 +33,25 @@ def test_options_go_before_environment_and_socket_before_url() -> None:
     assert target_of(None, None, environ) == Target("a", 1, token="secret")
 
 
+def test_https() -> None:
+    environ = {"EDGEGW_URL": "https://a", "EDGEGW_CA": "ca.pem"}
+    assert target_of(None, None, environ) == Target("a", 443, is_tls=True, ca="ca.pem")
+    assert target_of("https://b:8443/x", None, environ, "other.pem") == Target(
+        "b", 8443, prefix="/x", is_tls=True, ca="other.pem"
+    )
+    assert str(target_of(None, None, environ)) == "https://a:443"
+
+
+@pytest.mark.parametrize("content", [None, "", "fish"])
+def test_a_ca_that_is_none(content: str | None, tmp_path: Path) -> None:
+    ca = tmp_path / "ca.pem"
+    if content is not None:
+        ca.write_text(content)
+    with pytest.raises(RequestError, match=r"ca\.pem cannot be used") as caught:
+        GatewayClient(Target("a", 443, is_tls=True, ca=str(ca)))
+    assert caught.value.code == "bad_ca"
+
+
 def test_target_says_where_and_never_the_token() -> None:
     assert str(Target("::1", 80, prefix="/x", token="secret")) == "http://[::1]:80/x"
     assert str(Target("localhost", 80, socket_path="g.sock", token="secret")) == "g.sock"
@@ -42,7 +61,7 @@ def test_target_says_where_and_never_the_token() -> None:
     "url",
     [
         "8080",
-        "https://a",
+        "ftp://a",
         "http://",
         "http://a:x",
         "http://a:99999",
@@ -70,7 +89,7 @@ def test_bad_token_is_told_and_not_shown(token: str) -> None:
 def test_options() -> None:
     parser = argparse.ArgumentParser(exit_on_error=False)
     add_target_options(parser)
-    assert vars(parser.parse_args([])) == {"url": None, "socket": None}
+    assert vars(parser.parse_args([])) == {"url": None, "socket": None, "ca": None}
     with pytest.raises(argparse.ArgumentError, match="not allowed with"):
         parser.parse_args(["--url", "a", "--socket", "b"])
 

@@ -8,7 +8,7 @@ from typing import TextIO
 import pytest
 
 from edgegw.cli import main
-from edgegw.config import Config, setting_rows
+from edgegw.config import Config, Inputs, Reading, setting_rows
 
 
 class Gateway:
@@ -16,11 +16,13 @@ class Gateway:
 
     def __init__(self) -> None:
         self.configs: list[Config] = []
+        self.inputs: list[Inputs] = []
         self.logs: list[tuple[str, str, TextIO]] = []
 
-    def run(self, config: Config) -> int:
+    def run(self, inputs: Inputs, reading: Reading) -> int:
         assert self.logs, "logging comes first"
-        self.configs.append(config)
+        self.inputs.append(inputs)
+        self.configs.append(reading.config)
         return 7
 
     def setup(self, level: str, format: str, stream: TextIO) -> None:
@@ -48,6 +50,7 @@ def test_the_options_win(gateway: Gateway, tmp_path: Path, monkeypatch: pytest.M
     first, second = gateway.configs
     assert (first.gateway.data, first.http.listen) == (Path("b"), "[::1]:3")
     assert (second.gateway.data, second.http.listen) == (Path("c"), "127.0.0.1:2")
+    assert gateway.inputs[0].read().config == first, "a reload reads the same, with the same options"
     assert gateway.logs == [("debug", "json", sys.stderr)] * 2
 
 

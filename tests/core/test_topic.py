@@ -1,12 +1,13 @@
 """Topics and filters: what may be one, which match, and an index that finds the same as trying every filter."""
 
+import itertools
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from edgegw.core.topic import FilterIndex, check_filter, check_topic, matches
+from edgegw.core.topic import FilterIndex, check_filter, check_topic, covers, matches
 from edgegw.errors import RequestError
 from edgegw.limits import MATCHES_CACHED_MAX, TOPIC_BYTES_MAX, TOPIC_LEVELS_MAX
 
@@ -181,3 +182,46 @@ def test_matching_does_not_visit_filters_that_do_not_match() -> None:
     index._root.below["plant"].below = Visits(index._root.below["plant"].below)  # type: ignore[assignment]
     assert index.match("plant/77/x") == (77,)
     assert Visits.count == 2  # one exact level, one `+`
+
+
+# --- one filter within another --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("granted", "asked"),
+    [
+        ("#", "#"), ("#", "+/#"), ("+/#", "#"), ("#", "a"), ("#", "+"), ("a/#", "a"), ("a/#", "a/#"), ("a/#", "a/+/#"),
+        ("a/+", "a/b"),
+        ("+", "a"), ("+/b", "+/b"), ("a/+/c", "a/b/c"), ("$SYS/#", "$SYS/a"), ("$SYS/+", "$SYS/a"), ("a/#", "a/$b"), ("/+", "/a"),
+    ],
+)  # fmt: skip
+def test_a_filter_covers(granted: str, asked: str) -> None:
+    assert covers(granted, asked)
+
+
+@pytest.mark.parametrize(
+    ("granted", "asked"),
+    [
+        ("a", "#"), ("a", "b"), ("a", "a/b"), ("a/b", "a"), ("+", "#"), ("+", "+/+"), ("+/+", "+"), ("a/+", "a/#"),
+        ("a/+/#", "a/#"),
+        ("a/b", "a/+"), ("#", "$SYS/#"), ("+/a", "$SYS/a"), ("#", "$SYS"), ("a/#", "+/#"), ("", "a"), ("+/#", "$SYS/a"),
+    ],
+)  # fmt: skip
+def test_a_filter_does_not_cover(granted: str, asked: str) -> None:
+    assert not covers(granted, asked)
+
+
+_LEVELS = ("a", "b", "$s", "", "other")
+_TOPICS = ["/".join(levels) for depth in range(1, 5) for levels in itertools.product(_LEVELS, repeat=depth)]
+_FILTER = st.lists(st.sampled_from(["a", "b", "$s", "", "+"]), max_size=3).flatmap(
+    lambda levels: st.sampled_from([[*levels, "#"], levels] if levels else [["#"]]).map("/".join)
+)
+
+
+@given(_FILTER, _FILTER)
+def test_covering_is_what_matching_every_topic_says(granted: str, asked: str) -> None:
+    # Four levels and one name that stands in no filter: where topics differ at all, they differ among these.
+    topics = [topic for topic in _TOPICS if topic]
+    assume(granted and asked)
+    expected = all(matches(granted, topic) for topic in topics if matches(asked, topic))
+    assert covers(granted, asked) == expected

@@ -185,17 +185,20 @@ def test_a_socket_from_a_supervisor_that_is_not_on_loopback(tmp_path: Path) -> N
         gateway = GatewayProcess(tmp_path / "data", program=("-c", _HANDED, str(handed.fileno())), pass_fds=[handed.fileno()])
         gateway.spawn()
         assert gateway.wait() == 78
-    assert gateway.log.startswith("edgegw: bad_supervisor: ")
+    assert gateway.log.startswith("edgegw: plaintext_not_allowed: ")
     assert gateway.log.count("\n") == 1
 
 
 # --- supervisor ----------------------------------------------------------------------------------
 
-# What a supervisor does in the child: descriptor 3, the child's own id, then the program.
+# What a supervisor does in the child: descriptors from 3 on, the child's own id, then the program. Argument: FD or UNIX-FD,FD.
 _HANDED = """
-import os, sys
-os.dup2(int(sys.argv[1]), 3)
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="http")
+import fcntl, os, sys
+kept = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 100) for fd in sys.argv[1].split(",")]
+for place, fd in enumerate(kept, 3):
+    os.dup2(fd, place)
+names = ["http-unix", "http"][-len(kept):]
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(kept)), LISTEN_FDNAMES=":".join(names))
 os.execv(sys.executable, [sys.executable, "-m", "edgegw", *sys.argv[2:]])
 """
 
@@ -205,26 +208,32 @@ def test_no_connection_is_refused_between_two_lives(tmp_path: Path, end: Callabl
     with Ear() as ear:
         environ = ear.environ | {"WATCHDOG_USEC": "2000000"}
         with GatewayProcess(tmp_path / "data", environ=environ) as first:
-            assert ear.hear() == "FDSTORE=1\nFDNAME=http"
+            assert [ear.hear() for _ in range(2)] == ["FDSTORE=1\nFDNAME=http-unix", "FDSTORE=1\nFDNAME=http"]
             assert [ear.hear() for _ in range(3)] == ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]
             assert first.request("POST", "/v1/topics/t", {"n": 1})[0] == 201
             end(first)
-            [kept] = ear.kept
+            unix, kept = ear.kept
             last_words = [said for said in ear.heard() if said != "WATCHDOG=1"]
             assert last_words == (["STOPPING=1"] if end is GatewayProcess.stop else [])
         port = first.port
         waiting = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
         waiting.request("GET", "/v1/messages?after=0")  # while nobody runs
+        owner = socket.socket(socket.AF_UNIX)
+        owner.connect(str(first.data / "edgegw.sock"))
+        fds = [unix.fileno(), kept.fileno()]
         second = GatewayProcess(
-            first.data, port=port, program=("-c", _HANDED, str(kept.fileno())), environ=environ, pass_fds=[kept.fileno()]
+            first.data, port=port, program=("-c", _HANDED, ",".join(map(str, fds))), environ=environ, pass_fds=fds
         )
         second.spawn()
         response = waiting.getresponse()
         assert response.status == 200
         assert [row["payload"] for row in json.loads(response.read())] == [{"n": 1}]
         waiting.close()
+        with owner:
+            owner.sendall(b"GET /v1/tokens HTTP/1.1\r\nHost: any\r\n\r\n")
+            assert owner.recv(1024).startswith(b"HTTP/1.1 200 ")
         assert second.request("GET", "/v1/status")[1]["pid"] == second.pid != 0
-        assert ear.hear() == "FDSTORE=1\nFDNAME=http"  # for the third one
+        assert [ear.hear() for _ in range(2)] == ["FDSTORE=1\nFDNAME=http-unix", "FDSTORE=1\nFDNAME=http"]  # for the third
         assert ear.hear() == "READY=1"
         assert second.stop() == 0
 

@@ -1,0 +1,267 @@
+"""The API over TLS, with the standard library's TLS as the client; and with clients that do not speak it, or not to the end."""
+
+import asyncio
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from edgegw.api import connection
+from edgegw.api.connection import Deadlines
+from edgegw.api.doors import Door
+from edgegw.api.tls import TlsFiles
+from tests.api.in_process import Api, Wire, running, until
+from tests.certificates import Authority
+
+HELLO = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="module")
+def pair(authority: Authority) -> tuple[Path, Path]:
+    return authority.issue("gw")
+
+
+@pytest_asyncio.fixture
+async def api(pair: tuple[Path, Path]) -> AsyncIterator[Api]:
+    """An API behind TLS."""
+    async with running(make_door=lambda sock: Door(sock, tls=TlsFiles(*pair, None))) as api:
+        yield api
+
+
+def client_context(authority: Authority) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(authority.certificate))
+
+
+async def connect(api: Api, context: ssl.SSLContext) -> Wire:
+    """A connection over TLS."""
+    reader, writer = await asyncio.open_connection(*api.socket.getsockname(), ssl=context)
+    wire = Wire(reader, writer, api.host)
+    api._wires.append(wire)
+    return wire
+
+
+def open_count(api: Api) -> int:
+    return len(api.server._connections)
+
+
+async def test_requests(api: Api, authority: Authority) -> None:
+    wire = await connect(api, client_context(authority))
+    payload = os.urandom(900_000)
+    for _ in range(3):
+        assert (await wire.request("POST", "/v1/topics/a", payload)).status == 201
+    reply = await wire.request("GET", "/v1/messages?after=0&limit=3&raw=1")
+    assert len(reply.body) > 3_600_000
+    assert await api.payloads() == [payload] * 3
+    assert (await wire.request("GET", "/healthz", Host="evil.example")).code == "foreign_host"
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_versions(api: Api, authority: Authority, version: ssl.TLSVersion) -> None:
+    context = client_context(authority)
+    context.minimum_version = context.maximum_version = version
+    wire = await connect(api, context)
+    assert wire._writer.get_extra_info("ssl_object").version() == version.name.replace("_", ".")
+    assert (await wire.request("POST", "/v1/topics/a", b"1")).status == 201
+
+
+async def test_an_older_version(api: Api, authority: Authority) -> None:
+    context = client_context(authority)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning):
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        await connect(api, context)
+    await until(lambda: open_count(api) == 0, "it is gone")
+
+
+async def test_a_reader_that_is_slow(api: Api, authority: Authority) -> None:
+    wire = await connect(api, client_context(authority))
+    payload = os.urandom(700_000)
+    for _ in range(4):
+        await wire.request("POST", "/v1/topics/a", payload)
+    for _ in range(6):  # more than all buffers on the way hold
+        await wire.ask("GET", "/v1/messages?after=0&limit=4&raw=1")
+    for _ in range(6):
+        assert len((await wire.reply()).body) > 3_700_000
+
+
+async def test_many_requests_ahead(api: Api, authority: Authority) -> None:
+    wire = await connect(api, client_context(authority))
+    await wire.send(
+        b"".join(
+            b"POST /v1/topics/a HTTP/1.1\r\nHost: %b\r\nContent-Length: 9000\r\n\r\n" % api.host.encode() + b"x" * 9000
+            for _ in range(60)
+        )
+    )
+    for _ in range(60):
+        assert (await wire.reply()).status == 201
+
+
+async def test_a_client_that_says_goodbye(api: Api, authority: Authority) -> None:
+    wire = await connect(api, client_context(authority))
+    assert (await wire.request("GET", "/healthz")).status == 200
+    wire.close()
+    await until(lambda: open_count(api) == 0, "it is gone")
+
+
+async def test_a_client_that_is_gone(api: Api, authority: Authority) -> None:
+    wire = await connect(api, client_context(authority))
+    await wire.ask("POST", "/v1/topics/a", None, Content_Length="10")
+    wire.abort()
+    await until(lambda: open_count(api) == 0, "it is gone")
+    assert await api.payloads() == []
+
+
+async def test_garbage_behind_the_handshake(api: Api, authority: Authority) -> None:
+    wire = await connect(api, client_context(authority))
+    assert (await wire.request("GET", "/healthz")).status == 200
+    os.write(wire._writer.get_extra_info("socket").fileno(), b"garbage" * 100)
+    await until(lambda: open_count(api) == 0, "it is gone")
+
+
+# --- before the handshake is over ---------------------------------------------------------------
+
+
+async def test_plain_http_is_told_so(api: Api) -> None:
+    wire = await api.wire()
+    await wire.send(HELLO)
+    reply = await wire.reply()
+    assert (reply.status, reply.code, reply.json["hint"]) == (400, "plain_on_tls_port", "use https://")
+    assert await wire.is_closed()
+    await until(lambda: open_count(api) == 0, "it is gone")
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"\x00", b"\xff" * 1000, b"\x16\x03\x01\x00\x05hello", b"\x16" * 1000, b"\x16\x03\x01\xff\xff" + b"x" * 70_000]
+)
+async def test_garbage(api: Api, garbage: bytes) -> None:
+    wire = await api.wire()
+    await wire.send(garbage)
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+        async with asyncio.timeout(20):
+            await wire._reader.readuntil(b"HTTP/")
+    await until(lambda: open_count(api) == 0, "it is gone")
+
+
+async def test_a_handshake_that_never_ends_is_counted_and_cut_off(pair: tuple[Path, Path], authority: Authority) -> None:
+    deadlines = Deadlines(head_s=0.2, sweep_s=0.02)
+    async with running(make_door=lambda sock: Door(sock, tls=TlsFiles(*pair, None)), deadlines=deadlines) as api:
+        silent, halfway = await api.wire(), await api.wire()
+        await halfway.send(b"\x16\x03\x01\x02\x00\x01\x00")
+        await until(lambda: open_count(api) == 2, "both are counted")
+        for wire in (silent, halfway):
+            assert await wire.is_closed()
+        await until(lambda: open_count(api) == 0, "both are gone")
+        assert api.metric("edgegw_http_deadlines_total") == 2
+        late = await connect(api, client_context(authority))  # the head's time runs on through the handshake
+        assert (await late.reply()).code == "slow_head"
+
+
+async def test_handshakes_count_towards_the_bound(pair: tuple[Path, Path], authority: Authority) -> None:
+    async with running(make_door=lambda sock: Door(sock, tls=TlsFiles(*pair, None)), connections_max=2) as api:
+        wires = [await api.wire(), await api.wire()]
+        await until(lambda: open_count(api) == 2, "both are counted")
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await connect(api, client_context(authority))
+        assert api.metric("edgegw_http_connections_refused_total") == 1
+        wires[0].abort()
+        await until(lambda: open_count(api) == 1, "there is room")
+        assert (await (await connect(api, client_context(authority))).request("GET", "/healthz")).status == 200
+
+
+async def test_encrypted_connections_have_a_bound_of_their_own(
+    api: Api, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "TLS_CONNECTIONS_MAX", 2)
+    context = client_context(authority)
+    first, second, third = [await connect(api, context) for _ in range(2)] + [await api.wire()]
+    await until(lambda: open_count(api) == 2, "the third is refused")
+    assert await third.is_closed()
+    assert (await first.request("GET", "/healthz")).status == 200  # and is idle now
+    fourth = await connect(api, context)
+    assert (await fourth.request("GET", "/healthz")).status == 200
+    assert await first.is_closed()
+    assert (await second.request("GET", "/healthz")).status == 200
+
+
+async def test_a_stop_cuts_handshakes_off(api: Api) -> None:
+    wire = await api.wire()
+    await until(lambda: open_count(api) == 1, "it is counted")
+    async with asyncio.timeout(5):
+        await api.server.stop(60)
+    assert await wire.is_closed()
+
+
+# --- certificates -------------------------------------------------------------------------------
+
+
+async def test_a_client_certificate(pair: tuple[Path, Path], authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgegw.api.doors.is_loopback", lambda host: False)
+    certificate, key = authority.issue("sensor-7")
+    async with running(make_door=lambda sock: Door(sock, tls=TlsFiles(*pair, authority.certificate))) as api:
+        context = client_context(authority)
+        context.load_cert_chain(certificate, key)
+        wire = await connect(api, context)
+        assert (await wire.request("POST", "/v1/topics/a", b"1")).status == 201
+        reply = await wire.request("GET", "/v1/tokens")
+        assert (reply.status, reply.code) == (403, "not_allowed")
+        assert "the certificate 'sensor-7'" in reply.json["detail"]
+        _, secret = await api.callers.create("narrow", ("publish",), ("b",))
+        reply = await wire.request("POST", "/v1/topics/a", b"1", Authorization=f"Bearer {secret}")
+        assert (reply.status, reply.code) == (403, "not_allowed")
+
+
+@pytest.mark.parametrize("is_foreign", [False, True])
+async def test_without_a_certificate_that_is_asked_for(
+    pair: tuple[Path, Path], authority: Authority, tmp_path: Path, is_foreign: bool
+) -> None:
+    async with running(make_door=lambda sock: Door(sock, tls=TlsFiles(*pair, authority.certificate))) as api:
+        context = client_context(authority)
+        if is_foreign:
+            context.load_cert_chain(*Authority(tmp_path, "others").issue("sensor"))
+        # In TLS 1.3 a client hears of it after its own handshake is over.
+        with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
+            wire = await connect(api, context)
+            await wire.request("POST", "/v1/topics/a", b"1")
+        await until(lambda: open_count(api) == 0, "it is gone")
+        assert await api.payloads() == []
+
+
+async def test_a_new_certificate_is_for_new_connections(pair: tuple[Path, Path], authority: Authority, tmp_path: Path) -> None:
+    tls = TlsFiles(*pair, None)
+    other = Authority(tmp_path, "other")
+    async with running(make_door=lambda sock: Door(sock, tls=tls)) as api:
+        old = await connect(api, client_context(authority))
+        tls.take_over(TlsFiles(*other.issue("gw"), None))
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await connect(api, client_context(authority))
+        new = await connect(api, client_context(other))
+        for wire in (old, new):
+            assert (await wire.request("GET", "/healthz")).status == 200
+
+
+# --- TLS where none is spoken -------------------------------------------------------------------
+
+
+async def test_tls_on_the_plain_port(authority: Authority) -> None:
+    async with running() as api:
+        with socket.create_connection(api.socket.getsockname()) as sock:
+            sock.setblocking(False)
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            client = client_context(authority).wrap_bio(incoming, outgoing, server_hostname="localhost")
+            with pytest.raises(ssl.SSLWantReadError):
+                client.do_handshake()
+        wire = await api.wire()
+        await wire.send(outgoing.read())
+        reply = await wire.reply()
+        assert (reply.status, reply.code, reply.json["hint"]) == (400, "tls_on_plain_port", "use http://")
+        assert await wire.is_closed()
