@@ -27,6 +27,11 @@ KEYS_PER_STREAM_MAX: Final = 100_000
 # Blocks of keys that one turn removes: more than the commits of a second, each of which may make one.
 KEY_BLOCKS_PER_TURN: Final = 10_000
 
+# Gateways that send to this one, by link: a row of about 100 bytes each.
+PRODUCERS_MAX: Final = 10_000
+# Gaps in what one of them sent: its lanes leave a few dozen, and what is under way as many again.
+PRODUCER_RUNS_MAX: Final = 1024
+
 # --- names --------------------------------------------------------------------------------------
 # Names of streams and consumers stand in URLs, metric labels and file names.
 NAME_BYTES_MAX: Final = 64
@@ -94,6 +99,8 @@ STREAM_GAPS_MAX: Final = 64
 RETAINED_MAX: Final = 20_000
 # Chunks one read returns at most: a read transaction is short, or the WAL cannot start over.
 READ_CHUNKS: Final = 8
+# The same for a link, which reads a long way: chunks of single messages are small.
+BLOCK_CHUNKS: Final = 64
 # Chunk bytes one read returns at most (one larger chunk passes alone).
 READ_BYTES: Final = 512 * KIB
 # How often age, TTL and keys are looked at, and deliveries that nobody fetches become dead letters.
@@ -149,7 +156,8 @@ LINK_BACKOFF_CAP_S: Final = 60.0
 LINK_BATCH_BYTES: Final = 384 * KIB
 # An upstream that says 413 gets smaller requests, down to this.
 LINK_BATCH_BYTES_MIN: Final = 16 * KIB
-# Messages and bytes that a lane of a link reads ahead: three requests, so that one can be made while others are under way.
+# What a lane of a link reads ahead (blocks of a backlog, live messages, bytes): a few requests, so that the next is there.
+LINK_AHEAD_BLOCKS: Final = 8
 LINK_AHEAD_MESSAGES: Final = 3000
 LINK_AHEAD_BYTES: Final = 768 * KIB
 # A live lane that is this far behind, in messages, and this old is not live: it goes on with the newest.
@@ -170,6 +178,8 @@ LINK_REST_S: Final = 60.0
 # The upstream has been gone this long: the gateway works on its own, and says so.
 LINK_AUTONOMY_S: Final = 900.0
 
+# What a batch between gateways may have beyond a body: the largest message there is goes on with its names and numbers.
+COLUMNS_EXTRA_BYTES: Final = 128 * KIB
 # Links: each holds a window of messages in memory and a few connections.
 LINKS_MAX: Final = 16
 # Messages in a request of a link: fifty requests to send what fits into a body.
@@ -213,6 +223,22 @@ LIST_MESSAGES: Final = 100
 LIST_LAST_MAX: Final = 100_000
 # `message tail` comes back after a restart of the gateway within a moment, and to one that is gone within this.
 TAIL_RETRY_CAP_S: Final = 5.0
+
+# --- edgegw check -------------------------------------------------------------------------------
+# The release is of this year: a clock that says less was never set.
+CLOCK_YEAR_MIN: Final = 2026
+# Messages that arrived later than now by more than this show that the clock was set back, and not just corrected.
+CLOCK_JUMP_S: Final = 60.0
+# The ordinary WAL, a checkpoint's growth and a log: with less the next commit may be the last.
+CHECK_FREE_BYTES_MIN: Final = 32 * MIB
+# A gateway has a dozen files; its neighbours share the rest.
+CHECK_INODES_MIN: Final = 200
+# What the gateway takes at full load, with room for a spike.
+CHECK_MEMORY_BYTES_MIN: Final = 64 * MIB
+# How long a link's upstream has to take a connection and shake hands: a person waits for the line.
+CHECK_CONNECT_S: Final = 3.0
+# Lines of the kernel's table of locks that are looked at: it has one for each lock of each process.
+CHECK_LOCKS_BYTES_MAX: Final = MIB
 
 # --- replay -------------------------------------------------------------------------------------
 # Readings in a request: large enough that an fsync per request does not count, small enough to stay far under BODY_BYTES_MAX.
@@ -328,6 +354,8 @@ TRAY_BYTES: Final = 8 * KIB
 HEALTH_STALL_S: Final = 10.0
 # The writer thread may wait this long for the interpreter lock while the loop computes; 5 ms, the default, is many commits.
 SWITCH_INTERVAL_S: Final = 0.0002
+# How often the lag of the event loop is sampled: often enough for a percentile in a minute, seldom enough to cost nothing.
+LOOP_LAG_EVERY_S: Final = 0.1
 # Buckets of durations in µs: an fsync on an SSD is 200, on a tired card 500,000.
 LATENCY_BUCKETS_US: Final = (100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000)
 # Buckets of sizes in bytes: one reading to one commit.
@@ -381,12 +409,10 @@ CERTIFICATE_WARNING_S: Final = 30 * 86_400
 CERTIFICATE_LOOK_S: Final = 3600.0
 # TLS sends records of at most so many bytes of plain text, RFC 8446 section 5.1.
 TLS_RECORD_BYTES: Final = 16 * KIB
-# What one TLS connection costs beside a plain one, measured: see tests/api/test_tls_wire.py.
-TLS_CONNECTION_BYTES: Final = 64 * KIB
-# What all of them may cost: a board with 256 MiB has this much to give.
-TLS_BYTES: Final = 64 * MIB
 # Connections over TLS at once, handshakes under way included; http.connections_max bounds them together with the others.
-TLS_CONNECTIONS_MAX: Final = TLS_BYTES // TLS_CONNECTION_BYTES
+# 64 MiB are what a board with 256 has to give. One costs 40 KiB: measured with 800 of them after a request each it is 35, a
+# plain one 13, and it has a little more in its handshake.
+TLS_CONNECTIONS_MAX: Final = 64 * MIB // (40 * KIB)
 # How long a change of state.db waits for another program that looks into it.
 STATE_BUSY_S: Final = 5.0
 # Topics whose match is remembered for one narrow token: a device has few.

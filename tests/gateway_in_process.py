@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from edgegw.clock import SystemClock
-from edgegw.config import Config, GatewayConfig, HttpConfig
+from edgegw.config import Config, GatewayConfig, HostConfig, HttpConfig, Inputs, Reading
 from edgegw.gateway import Gateway
 from edgegw.notify import Supervisor
 from tests.api.in_process import PATIENCE_S, Reply, Wire
@@ -130,16 +130,25 @@ class Inside:
 
 
 def in_folder(data: Path, *, listen: str = "127.0.0.1:0", stop_timeout_s: float = 20) -> Config:
-    """A configuration."""
-    return Config(gateway=GatewayConfig(data=data, stop_timeout_s=stop_timeout_s), http=HttpConfig(listen=listen))
+    """A configuration, under which the gateway is silent."""
+    gateway = GatewayConfig(data=data, stop_timeout_s=stop_timeout_s)
+    return Config(gateway=gateway, http=HttpConfig(listen=listen), host=HostConfig(interval_s=0))
+
+
+def gateway_of(config: Config, supervisor: Supervisor, inputs: Inputs | None = None) -> Gateway:
+    """A gateway that is not run yet. Without `inputs` a reload reads a file that is not there."""
+    inputs = inputs or Inputs(config.gateway.data / "edgegw.toml", {}, {}, must_exist=False)
+    return Gateway(inputs, Reading(config, {}, ()), SystemClock(), supervisor, set_up_log=lambda _: None)
 
 
 @asynccontextmanager
-async def alive(config: Config, environ: Mapping[str, str] = MappingProxyType({})) -> AsyncIterator[Inside]:
+async def alive(
+    config: Config, environ: Mapping[str, str] = MappingProxyType({}), inputs: Inputs | None = None
+) -> AsyncIterator[Inside]:
     """A gateway from its READY=1 to its end, which the test may bring about itself. Raises what it does not start with."""
     supervisor = _Told.from_environ(environ, os.getpid())
     assert isinstance(supervisor, _Told)
-    gateway = Gateway(config, SystemClock(), supervisor)
+    gateway = gateway_of(config, supervisor, inputs)
     task = asyncio.create_task(gateway.run())
     ready = asyncio.create_task(supervisor.is_ready.wait())
     try:

@@ -408,7 +408,7 @@ def test_the_project_and_the_locks_want_the_same() -> None:
 
 
 # What boards run: the versions of Debian 13.
-DEBIAN_13 = {"aiohttp": "3.11.16", "msgpack": "1.0.3", "uvloop": "0.21.0", "python": "3.13.5"}
+DEBIAN_13 = {"aiohttp": "3.11.16", "aiosqlite": "0.21.0", "msgpack": "1.0.3", "uvloop": "0.21.0", "python": "3.13.5"}
 
 
 def test_debian_13_satisfies_the_project() -> None:

@@ -109,6 +109,18 @@ def test_declaring_again_changes_nothing(conditions: Conditions) -> None:
         conditions.declare("clock", required=True, text="the clock is set")
 
 
+def test_what_is_withdrawn_is_told_as_cleared_and_forgotten(conditions: Conditions, told: Told) -> None:
+    conditions.declare("link", required=True, text="it is up")
+    conditions.raise_("link", "it is down")
+    before = len(told.events)
+    conditions.withdraw("link")
+    assert told.events[before:] == [("condition.cleared", "link")]
+    assert "link" not in [condition["name"] for condition in conditions.snapshot()]
+    with pytest.raises(KeyError):
+        conditions.raise_("link", "it is down")
+    conditions.declare("link", required=False, text="something else")
+
+
 def test_what_was_not_declared(conditions: Conditions) -> None:
     for act in (lambda: conditions.raise_("attic", "x"), lambda: conditions.clear("attic")):
         with pytest.raises(KeyError, match="attic"):

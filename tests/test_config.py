@@ -80,7 +80,7 @@ def test_every_setting_from_a_file(tmp_path: Path) -> None:
     )
     assert config.gateway.data == Path("var")
     assert (config.gateway.stop_timeout_s, type(config.gateway.stop_timeout_s)) == (5.0, float)
-    assert config.http == HttpConfig("[::1]:0", 7, 2.5)
+    assert config.http == HttpConfig(listen="[::1]:0", connections_max=7, request_timeout_s=2.5)
     assert (config.log.level, config.log.format) == ("debug", "json")
     assert config.streams == (StreamConfig("sensors", ("air/#", "water/+/level"), 1_048_576, 1000, 60.0, "drop-oldest"),)
 
@@ -151,7 +151,7 @@ def test_where_each_value_came_from(tmp_path: Path) -> None:
     ("text", "fault"),
     [
         ('[http]\nlistn = "x"', 'edgegw.toml:2: http.listn: unknown key (did you mean "listen"?)'),
-        ("[http]\nqqqq = 1", "edgegw.toml:2: http.qqqq: unknown key (known: connections_max, listen, request_timeout_s)"),
+        ("[log]\nqqqq = 1", "edgegw.toml:2: log.qqqq: unknown key (known: format, level)"),
         ("[htp]\n", 'edgegw.toml:1: htp: unknown section (did you mean "http"?)'),
         ('listen = "x"', "edgegw.toml:1: listen: unknown section (a key listen belongs under [http])"),
         ("http = 5", "edgegw.toml:1: http: must be a table, [http], is 5"),
@@ -345,3 +345,41 @@ def test_whatever_stands_in_the_files_is_a_configuration_or_faults_of_one_line(
             assert fault.line is None or 1 <= fault.line <= len(texts[int(Path(fault.file).stem)])
     else:
         assert all(stream.topics or stream.name in ("default", "dead-letter") for stream in config.streams)
+
+
+# --- listening beyond loopback --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'listen = "0.0.0.0:80"\nallow_plaintext = true',
+        'listen = "192.0.2.1:80"\ntls_certificate = "c"\ntls_key = "k"',
+        'listen = "[::]:80"\ntls_certificate = "c"\ntls_key = "k"\ntls_client_ca = "a"',
+        'listen = "127.0.0.2:80"',
+        'listen = "127.0.0.1:80"\ntls_certificate = "c"\ntls_key = "k"',
+    ],
+)
+def test_where_it_may_listen(tmp_path: Path, text: str) -> None:
+    assert load(tmp_path, f"[http]\n{text}\n").http.listen.endswith(":80")
+
+
+@pytest.mark.parametrize("more", ["", "allow_plaintext = false"])
+def test_beyond_loopback_without_tls_takes_a_word(tmp_path: Path, more: str) -> None:
+    assert faults(tmp_path, f'[http]\nlisten = "0.0.0.0:80"\n{more}\n') == [
+        'edgegw.toml:2: http.listen: "0.0.0.0:80" is not on loopback: set tls_certificate and tls_key, or allow_plaintext = true'
+    ]
+
+
+def test_a_word_that_is_wrong_in_itself_has_one_fault(tmp_path: Path) -> None:
+    assert faults(tmp_path, '[http]\nlisten = "0.0.0.0:80"\nallow_plaintext = "yes"\n') == [
+        'edgegw.toml:3: http.allow_plaintext: must be true or false, is "yes"'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [("tls_certificate", "tls_key"), ("tls_key", "tls_certificate"), ("tls_client_ca", "tls_certificate")],
+)
+def test_tls_is_whole(tmp_path: Path, given: str, missing: str) -> None:
+    assert faults(tmp_path, f'[http]\n{given} = "x"\n') == [f"edgegw.toml:2: http.{given}: stands without {missing}"]

@@ -16,8 +16,8 @@ PACKAGE = Path(__file__).parent.parent / "edgegw"
 _GROUND = {"errors", "limits"}
 _FIRST = {"core", "config", "conditions", "observe", "clock", *_GROUND}
 _STORE = {"store", *_FIRST}
-_BUS = {"bus", "consumer", "subscription", *_STORE}
-_GATEWAY = {"api", "mqtt", "links", "sources", "ota", "fleet", "services", "notify", "watch", *_BUS}
+_BUS = {"bus", "consumer", "subscription", "callers", *_STORE}
+_GATEWAY = {"api", "mqtt", "links", "sources", "ota", "fleet", "services", "notify", "watch", "reload", *_BUS}
 
 # Who → whom it may import beside itself. A key is a module or a folder of edgegw/, dotted; the longest one that fits counts.
 # A name that starts with that of a module and an underscore (bus_window beside bus) is a part of it and has its place.
@@ -32,6 +32,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "conditions": {"core", "clock", *_GROUND},
     "observe": {"core", "clock", *_GROUND},
     "store": _FIRST,
+    # Who shows a token; for every protocol that takes one.
+    "callers": _STORE,
     # One thing in three files: the bus makes the other two and hands them out.
     "bus": {"consumer", "subscription", *_STORE},
     "consumer": _STORE,
@@ -50,6 +52,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "notify": {"observe", "conditions", "core", "clock", *_GROUND},
     # Looks after the store and says what it sees; the gateway runs it as a service.
     "watch": _BUS,
+    # What a new configuration is taken up by; the parts are handed in.
+    "reload": {"observe", "conditions", "config", "core", "clock", *_GROUND},
     "gateway": _GATEWAY,
     "cli": {"gateway", *_GATEWAY},
     "__main__": {"cli"},

@@ -106,6 +106,14 @@ def test_a_stored_socket_is_the_same_socket(ear: Ear) -> None:
                 kept.accept()[0].close()
 
 
+def test_a_reload_and_a_socket_that_is_given_up(ear: Ear) -> None:
+    supervisor = Supervisor.from_environ(ear.environ, PID)
+    assert supervisor.reloading(1_234_567)
+    assert ear.hear() == "RELOADING=1\nMONOTONIC_USEC=1234567"
+    assert supervisor.forget("http")
+    assert ear.hear() == "FDSTOREREMOVE=1\nFDNAME=http"
+
+
 @pytest.mark.parametrize("name", ["", "a:b", "a\nb", "ü", "x" * 256])
 def test_names_that_a_supervisor_refuses(ear: Ear, name: str) -> None:
     with socket.socket() as kept, pytest.raises(AssertionError):

@@ -351,3 +351,94 @@ def test_a_name_is_used_once() -> None:
         await house.services.stop()
 
     run_virtual(main())
+
+
+# --- one of them ---------------------------------------------------------------------------------
+
+
+def names(house: House) -> list[str]:
+    return [str(condition["name"]) for condition in house.conditions.snapshot()]
+
+
+def test_one_service_stops_and_takes_its_condition_along() -> None:
+    async def main() -> None:
+        house = House()
+
+        async def crashes() -> None:
+            raise OSError
+
+        house.services.start("first", _forever)
+        house.services.start("x", crashes)
+        house.services.start("last", _forever)
+        await pass_time(0.1)
+        assert house.conditions.is_raised("service_x")
+        assert await house.services.stop_one("x")
+        assert names(house) == ["service_first", "service_last"]
+        assert await house.services.stop_one("x"), "it is gone already"
+        await pass_time(100)
+        assert house.restarts("x") == 1
+        assert await house.services.stop() == []
+
+    run_virtual(main())
+
+
+def test_a_restart_runs_the_new_one_after_the_old_one_ended() -> None:
+    async def main() -> None:
+        house = House()
+        told: list[str] = []
+
+        async def old() -> None:
+            try:
+                await _forever()
+            finally:
+                await pass_time(1)
+                told.append("old ended")
+
+        async def new() -> None:
+            told.append("new runs")
+            await _forever()
+
+        house.services.start("x", old)
+        await pass_time(1)
+        assert await house.services.restart("x", new)
+        assert await house.services.restart("y", new), "what does not run is started"
+        await pass_time(1)
+        assert told == ["old ended", "new runs", "new runs"]
+        assert names(house) == ["service_x", "service_y"]
+        assert await house.services.stop() == []
+        assert not await house.services.restart("x", new), "all are being stopped"
+        await pass_time(1)
+        assert told == ["old ended", "new runs", "new runs"]
+
+    run_virtual(main())
+
+
+def test_no_second_one_beside_one_that_does_not_end() -> None:
+    async def main() -> None:
+        house = House()
+        release = asyncio.Event()
+
+        async def stubborn() -> None:
+            while not release.is_set():
+                try:
+                    await release.wait()
+                except asyncio.CancelledError:
+                    continue
+
+        async def new() -> None:
+            house.started()
+            await _forever()
+
+        house.services.start("x", stubborn)
+        await pass_time(1)
+        assert not await house.services.restart("x", new)
+        assert house.conditions.is_raised("service_x")
+        release.set()
+        await pass_time(1)
+        assert await house.services.restart("x", new)
+        await pass_time(1)
+        assert house.starts == [1 + SERVICE_STOP_S + 1]
+        assert not house.conditions.is_raised("service_x")
+        assert await house.services.stop() == []
+
+    run_virtual(main())
