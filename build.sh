@@ -24,6 +24,7 @@ usage: ./build.sh VERB [ARGS]
   test --all             everything, for hours
   check                  format, lint, types, house rules
   bench [NAME] [--soak]  one JSON object a line
+  screenshots            the pictures of the page in docs/, made anew; needs chromium
 
 PYTHON=… chooses the interpreter (3.11 or newer; python3 from the PATH otherwise).
 END
@@ -217,8 +218,15 @@ verb_bench() {
     exec "$venv/bin/python" -m tests.bench "$@"
 }
 
+verb_screenshots() {
+    (($# == 0)) || usage_error "screenshots takes no arguments"
+    set_up dev
+    cd -- "$root"
+    exec "$venv/bin/python" -m tests.screenshots
+}
+
 usage_error() {
-    say "$*; the verbs are: run, test, check, bench (./build.sh help says more)"
+    say "$*; the verbs are: run, test, check, bench, screenshots (./build.sh help says more)"
     exit 2
 }
 
@@ -227,7 +235,7 @@ main() {
     local verb=$1
     shift
     case $verb in
-        run | test | check | bench) "verb_$verb" "$@" ;;
+        run | test | check | bench | screenshots) "verb_$verb" "$@" ;;
         help | -h | --help) usage ;;
         *) usage_error "no verb '$verb'" ;;
     esac

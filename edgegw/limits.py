@@ -142,6 +142,7 @@ LINK_CONNECT_S: Final = 10.0
 LINK_KEEP_ALIVE_S: Final = 30.0
 # What is read of an upstream's answer: enough for its words; an answer that does not end is left behind.
 LINK_ANSWER_BYTES_MAX: Final = 64 * KIB
+# Its status has come: more words are not worth a longer wait.
 LINK_ANSWER_S: Final = 5.0
 # The longest wait an upstream may ask for: a wrong clock on one side must not stop a link for years.
 LINK_RETRY_AFTER_S_MAX: Final = 900.0
@@ -149,19 +150,23 @@ LINK_RETRY_AFTER_S_MAX: Final = 900.0
 LINK_WORDS_MAX: Final = 200
 # Failures in a row after which a link stops asking and lets one request find out.
 LINK_BREAK_AFTER: Final = 3
-# First and longest wait of a link: a passing fault costs little, a gateway that comes back meets its devices within a minute.
+# First wait of a link: a passing fault costs little.
 LINK_BACKOFF_FIRST_S: Final = 0.5
+# The longest: a gateway that comes back meets its devices within a minute.
 LINK_BACKOFF_CAP_S: Final = 60.0
 # Bytes of a request of a link, by what its messages cost: with base64 it stays under the 1 MiB a gateway takes.
 LINK_BATCH_BYTES: Final = 384 * KIB
 # An upstream that says 413 gets smaller requests, down to this.
 LINK_BATCH_BYTES_MIN: Final = 16 * KIB
-# What a lane of a link reads ahead (blocks of a backlog, live messages, bytes): a few requests, so that the next is there.
+# Blocks that the backlog lane of a link reads ahead: a few requests, so that the next is there.
 LINK_AHEAD_BLOCKS: Final = 8
+# Messages that its live lane holds: a few requests as well.
 LINK_AHEAD_MESSAGES: Final = 3000
+# Bytes in either of them, whichever comes first: with what is under way about 3 MiB a link.
 LINK_AHEAD_BYTES: Final = 768 * KIB
-# A live lane that is this far behind, in messages, and this old is not live: it goes on with the newest.
+# A live lane that is this many messages behind …
 LINK_SKIP_MESSAGES: Final = 2000
+# … the first of which is this old, is not live: it goes on with the newest.
 LINK_SKIP_S: Final = 1.0
 # Ranges that a link has skipped; beyond it the live lane waits instead.
 LINK_HOLES_MAX: Final = 64
@@ -169,11 +174,13 @@ LINK_HOLES_MAX: Final = 64
 LINK_REFUSED_MAX: Final = 10
 # How often a link without traffic looks after its ranges and its conditions.
 LINK_IDLE_S: Final = 2.0
-# What the upstream took is recorded this often, or after so many requests: each record is a commit, and wears the card.
+# What the upstream took is recorded this often: each record is a commit, and wears the card …
 LINK_RECORD_S: Final = 1.0
+# … or after so many requests, whichever comes first: after a crash they go out again.
 LINK_RECORD_PARCELS: Final = 16
-# Numbers in which nothing matched that are recorded without a request to go with them; fewer wait for one, or a minute.
+# Numbers in which nothing matched that are recorded without a request to go with them; fewer wait for one …
 LINK_REST_NUMBERS: Final = 1000
+# … or for this long.
 LINK_REST_S: Final = 60.0
 # The upstream has been gone this long: the gateway works on its own, and says so.
 LINK_AUTONOMY_S: Final = 900.0
@@ -215,7 +222,7 @@ CLIENT_ANSWER_BYTES_MAX: Final = 16 * MIB
 # Words of the other side that stand in an error line; longer ones push the rest off the screen.
 CLIENT_WORDS_MAX: Final = 300
 
-# What `message publish --lines` reads at once, and so sends at once when it is there: a quarter of a body, with base64 half of it.
+# What `message publish --lines` reads, and so sends, at once: a quarter of a body, so that base64 and names still fit into one.
 PUBLISH_LINES_BYTES: Final = BODY_BYTES_MAX // 4
 # Messages that `message list` prints unless told otherwise: a few screens.
 LIST_MESSAGES: Final = 100
@@ -376,8 +383,9 @@ STREAM_PACE_EACH_S: Final = 0.0001
 STREAM_COMMENT_S: Final = 15.0
 # What is handed to a connection at once: beyond it the client has to take something first.
 EVENT_SLICE_BYTES: Final = 64 * KIB
-# Encoded rows that are remembered for the other streams they go to: the newest, in bytes and in number.
+# Bytes of encoded rows that are remembered for the other streams they go to: the newest.
 EVENT_ROWS_BYTES: Final = MIB
+# The same in number: short rows cost their place in a table as well.
 EVENT_ROWS_MAX: Final = 2048
 # Windows of all live subscriptions together: beyond 128 full ones each gets less …
 SUBSCRIPTIONS_BYTES: Final = 64 * MIB

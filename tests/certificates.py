@@ -16,7 +16,8 @@ class Authority:
         self.certificate = folder / f"{name}.pem"
         self._key = folder / f"{name}.key"
         _openssl(
-            "req", "-x509", *_NEW_KEY, "-keyout", self._key, "-out", self.certificate, "-days", "3650", "-subj", f"/CN={name}"
+            "req", "-x509", *_NEW_KEY, "-keyout", self._key, "-out", self.certificate, "-days", "3650", "-subj", f"/CN={name}",
+            "-addext", "keyUsage=critical,keyCertSign,cRLSign",
         )  # fmt: skip
 
     def issue(self, name: str, *, days: float = 365, since_days: float = 1) -> tuple[Path, Path]:
@@ -24,7 +25,10 @@ class Authority:
         certificate, key, request = (self.folder / f"{name}{end}" for end in (".pem", ".key", ".csr"))
         _openssl("req", *_NEW_KEY, "-keyout", key, "-out", request, "-subj", f"/CN={name}")
         extensions = self.folder / "extensions"
-        extensions.write_text("subjectAltName=IP:127.0.0.1,IP:::1,DNS:localhost\nbasicConstraints=CA:FALSE\n")
+        extensions.write_text(
+            "subjectAltName=IP:127.0.0.1,IP:::1,DNS:localhost\nbasicConstraints=CA:FALSE\n"
+            "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"  # Python 3.13 wants them
+        )
         now = datetime.now(UTC)
         ends = now + timedelta(days=days)
         # `x509 -req` of OpenSSL 3.0 knows whole days only, `ca` takes any time.

@@ -122,6 +122,11 @@ class GatewayProcess:
             self._killer()
         self._process = self._killer = None
 
+    def hang_up(self) -> None:
+        """SIGHUP: it reads its configuration again."""
+        assert self._process is not None, "it does not run"
+        self._process.send_signal(signal.SIGHUP)
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send the signal; returns the exit code."""
         assert self._process is not None, "it does not run"

@@ -126,15 +126,15 @@ async def main() -> None:
         async with aiohttp.ClientSession() as session, browsing(f"127.0.0.1:{gateway.port}") as page:
             await furnish(gateway, session)
             publisher = asyncio.create_task(live(gateway, session))
-            await page.look(1280, 940)
+            await page.look(1280, 880)
             await page.go(gateway.url + "/")
             await page.until("document.querySelectorAll('#charts figure').length >= 4")
             await page.run(CHOOSE.replace("wanted", repr(PLOTTED)))
             for _ in range(3):
                 await page.run(OLDER)
                 await page.until(OLDER_DONE)
-            await shoot(page, "page-light.png", 1280, 940)
-            await shoot(page, "page-dark.png", 1280, 940, scheme="dark")
+            await shoot(page, "page-light.png", 1280, 880)
+            await shoot(page, "page-dark.png", 1280, 880, scheme="dark")
             await shoot(page, "page-phone.png", 360, 780, scale=2, is_phone=True)
             publisher.cancel()
             await asyncio.wait({publisher})

@@ -1,13 +1,23 @@
 """The configuration: defaults, what wins, every kind of fault, all at once."""
 
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgegw.config import SECTIONS, Config, HttpConfig, StreamConfig, load_config, read_config, setting_rows
+from edgegw.config import (
+    BUILT_IN_STREAMS,
+    SECTIONS,
+    Config,
+    HttpConfig,
+    Inputs,
+    StreamConfig,
+    load_config,
+    read_config,
+    setting_rows,
+)
 from edgegw.errors import ConfigError
 from edgegw.limits import NAME_BYTES_MAX, STREAMS_MAX
 
@@ -247,10 +257,28 @@ def test_a_filter_belongs_to_one_stream(tmp_path: Path) -> None:
 
 
 def test_streams_have_a_largest_number(tmp_path: Path) -> None:
-    streams = [f'[[stream]]\nname = "s{i}"\ntopics = ["t{i}"]\n' for i in range(STREAMS_MAX - 1)]
-    assert len(load(tmp_path, '[[stream]]\nname = "default"\n' + "".join(streams[:-1])).streams) == STREAMS_MAX - 1
+    streams = [f'[[stream]]\nname = "s{i}"\ntopics = ["t{i}"]\n' for i in range(STREAMS_MAX - 2)]
+    assert len(load(tmp_path, '[[stream]]\nname = "default"\n' + "".join(streams[:-1])).streams) == STREAMS_MAX - 2
     (found,) = faults(tmp_path, "".join(streams))
     assert f"makes {STREAMS_MAX + 1} streams with the built-in ones, more than {STREAMS_MAX}" in found
+
+
+def test_what_is_not_given_of_a_built_in_stream_is_as_it_is_built_in(tmp_path: Path) -> None:
+    (stream,) = load(tmp_path, '[[stream]]\nname = "host"\nrows_max = 5\n').streams
+    built_in = BUILT_IN_STREAMS["host"]
+    assert stream == replace(built_in, rows_max=5, topics=())
+    assert (built_in.policy, built_in.age_max_s) == ("drop-oldest", 86_400)
+    (found,) = faults(tmp_path, '[[stream]]\nname = "host"\ntopics = ["x"]\n')
+    assert "must be empty: this stream is built in" in found
+
+
+def test_inputs_are_read_anew(tmp_path: Path) -> None:
+    file = tmp_path / "edgegw.toml"
+    inputs = Inputs(file, {"EDGEGW_LOG__LEVEL": "debug"}, {"http.listen": "127.0.0.1:5"}, must_exist=False)
+    assert inputs.read().config.http.connections_max == 1024
+    file.write_text("[http]\nconnections_max = 7\n")
+    config = inputs.read().config
+    assert (config.http.connections_max, config.http.listen, config.log.level) == (7, "127.0.0.1:5", "debug")
 
 
 @pytest.mark.parametrize(
@@ -344,7 +372,7 @@ def test_whatever_stands_in_the_files_is_a_configuration_or_faults_of_one_line(
             assert "\n" not in str(fault)
             assert fault.line is None or 1 <= fault.line <= len(texts[int(Path(fault.file).stem)])
     else:
-        assert all(stream.topics or stream.name in ("default", "dead-letter") for stream in config.streams)
+        assert all(stream.topics or stream.name in BUILT_IN_STREAMS for stream in config.streams)
 
 
 # --- listening beyond loopback --------------------------------------------------------------------

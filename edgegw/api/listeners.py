@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from edgegw.api.doors import Door
-from edgegw.api.unix_socket import SOCKET_NAME, UnixSocket, group_id
+from edgegw.api.unix_socket import RUN_FOLDER, SOCKET_NAME, UnixSocket, group_id
 from edgegw.conditions import Conditions
 from edgegw.config import HttpConfig
 from edgegw.config_values import split_address
@@ -28,7 +28,6 @@ _log = Log(__name__)
 # Names under which a supervisor hands the sockets over and keeps them.
 HTTP: Final = "http"
 UNIX: Final = "http-unix"
-RUN_FOLDER: Final = Path("/run/edgegw")
 
 
 class _Next(NamedTuple):

@@ -40,8 +40,9 @@ _TAGS = {
 def document(version: str) -> bytes:
     """The document as JSON."""
     paths: dict[str, Any] = {}
+    shared = {"MethodNotAllowed": _refusal(405, ["method_not_allowed"])}
     for operation in operations():
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, shared)
     whole = {
         "openapi": "3.1.0",
         "info": {
@@ -58,7 +59,7 @@ def document(version: str) -> bytes:
             "schemas": schemas(),
             "headers": _headers(),
             "parameters": {"RequestId": _request_id()},
-            "responses": {"MethodNotAllowed": _refusal(405, ["method_not_allowed"])},
+            "responses": shared,
             "securitySchemes": {
                 "token": {
                     "type": "http",
@@ -72,7 +73,7 @@ def document(version: str) -> bytes:
     return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
-def _operation(operation: Operation) -> dict[str, Any]:
+def _operation(operation: Operation, shared: dict[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {
         "operationId": operation.name,
         "tags": [operation.tag],
@@ -88,7 +89,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
             "required": required,
             "content": {kind: {"schema": schema} for kind, schema in content.items()},
         }
-    made["responses"] = _responses(operation)
+    made["responses"] = _responses(operation, shared)
     return made
 
 
@@ -100,15 +101,18 @@ def _security(scope: str) -> list[dict[str, list[str]]]:
     return [token] if scope == ADMIN else [{}, token]
 
 
-def _responses(operation: Operation) -> dict[str, Any]:
+def _responses(operation: Operation, shared: dict[str, Any]) -> dict[str, Any]:
+    """By status. A refusal with the same codes stands once, in `shared`: most operations have most of them in common."""
     refusals: dict[int, list[str]] = {}
     for code in operation.all_codes:
         refusals.setdefault(CODES[code][0], []).append(code)
-    made: dict[str, Any] = {str(status): _reply(reply, status) for status, reply in operation.replies.items()}
+    made: dict[str, Any] = {str(status): _reply(reply) for status, reply in operation.replies.items()}
     for status in sorted(refusals):
         refusal = _refusal(status, refusals[status])
-        known = made.setdefault(str(status), refusal)
-        if known is not refusal:  # the answer itself has this status as well
+        known = made.get(str(status))
+        if known is None:
+            made[str(status)] = {"$ref": f"#/components/responses/{_shared(status, refusal, shared)}"}
+        else:  # the answer itself has this status as well
             known["description"] += f"; or {refusal['description']}"
             known["headers"] |= {
                 name: _headers()[name] | {"required": False} for name in refusal["headers"] if name not in known["headers"]
@@ -117,7 +121,16 @@ def _responses(operation: Operation) -> dict[str, Any]:
     return made
 
 
-def _reply(reply: Reply, status: int) -> dict[str, Any]:
+def _shared(status: int, refusal: dict[str, Any], shared: dict[str, Any]) -> str:
+    for name, known in shared.items():
+        if known == refusal:
+            return name
+    name = f"Refusal{status}_{1 + sum(known.startswith(f'Refusal{status}_') for known in shared)}"
+    shared[name] = refusal
+    return name
+
+
+def _reply(reply: Reply) -> dict[str, Any]:
     names = ("X-Request-Id", *reply.headers)
     made: dict[str, Any] = {"description": reply.about, "headers": {name: _header_ref(name) for name in names}}
     if reply.content:

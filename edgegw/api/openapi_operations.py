@@ -215,7 +215,11 @@ def _reading() -> Iterator[Operation]:
             ),
         ),
     )
-    yield Operation(
+    yield _retained()
+
+
+def _retained() -> Operation:
+    return Operation(
         "GET",
         "/v1/retained",
         "listRetained",

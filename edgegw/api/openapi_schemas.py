@@ -136,7 +136,7 @@ def _words() -> dict[str, Schema]:
     }
 
 
-def _publishing() -> dict[str, Schema]:
+def _entry() -> Schema:
     options = {
         "content_type": either(
             text(
@@ -160,6 +160,19 @@ def _publishing() -> dict[str, Schema]:
     }
     payload = {"description": "any JSON value, stored as its JSON text; in msgpack also bytes, stored as they are"}
     encoded = text("bytes, in base64 (RFC 4648)", contentEncoding="base64", format="byte")
+    return {
+        "oneOf": [
+            closed(
+                {"topic": ref("Topic"), "payload": payload},
+                {"payload_b64": {"type": "null"}, **options},
+                "a message with a JSON payload",
+            ),
+            closed({"topic": ref("Topic"), "payload_b64": encoded}, options, "a message of bytes"),
+        ]
+    }
+
+
+def _publishing() -> dict[str, Schema]:
     range_fields = {
         "stream": text(),
         "first": _seq("number of the first message"),
@@ -169,16 +182,7 @@ def _publishing() -> dict[str, Schema]:
     }
     receipt = {"stream": text(), "seq": _seq(), "class": ref("Class")}
     return {
-        "Entry": {
-            "oneOf": [
-                closed(
-                    {"topic": ref("Topic"), "payload": payload},
-                    {"payload_b64": {"type": "null"}, **options},
-                    "a message with a JSON payload",
-                ),
-                closed({"topic": ref("Topic"), "payload_b64": encoded}, options, "a message of bytes"),
-            ]
-        },
+        "Entry": _entry(),
         "Batch": {"type": "array", "minItems": 1, "maxItems": BATCH_MESSAGES_MAX, "items": ref("Entry")},
         "Receipt": closed(receipt, about="the message is as durable as `class` says"),
         "Range": closed(range_fields, about="what one stream took, in consecutive numbers"),

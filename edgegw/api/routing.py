@@ -8,7 +8,7 @@ from aiohttp import web
 
 from edgegw.api.bodies import read_body
 from edgegw.api.connection import Connection
-from edgegw.core.access import KNOWN, Caller
+from edgegw.core.access import Caller
 from edgegw.errors import NotFound, RequestError
 from edgegw.limits import BODY_BYTES_MAX, DEADLINE_SLACK_S
 
@@ -65,7 +65,7 @@ class Route(NamedTuple):
     method: str
     path: str
     handler: Handler
-    scope: str = KNOWN  # what a caller must have, see core/access.py
+    scope: str  # what a caller must have, see core/access.py
 
 
 class Router:

@@ -8,6 +8,7 @@ import asyncio
 import re
 from collections.abc import Sequence
 from contextlib import aclosing
+from typing import Any
 
 from aiohttp import web
 
@@ -95,8 +96,17 @@ class ApiServer:
 
     async def _listen(self, door: Door) -> None:
         loop = asyncio.get_running_loop()
-        listen = loop.create_unix_server if door.is_unix else loop.create_server
-        self._listeners[door] = await listen(self._connections.factory(door), sock=door.sock.dup(), backlog=LISTEN_BACKLOG)
+        factory, sock = self._connections.factory(door), door.sock.dup()
+        if not door.is_unix:
+            self._listeners[door] = await loop.create_server(factory, sock=sock, backlog=LISTEN_BACKLOG)
+            return
+        # Loops since Python 3.13 remove the file with the server unless told otherwise; older ones cannot be told.
+        keep_file: dict[str, Any] = {"cleanup_socket": False}
+        try:
+            server = await loop.create_unix_server(factory, sock=sock, backlog=LISTEN_BACKLOG, **keep_file)
+        except TypeError:
+            server = await loop.create_unix_server(factory, sock=sock, backlog=LISTEN_BACKLOG)
+        self._listeners[door] = server
 
     def change(self, config: HttpConfig) -> None:
         """Limits hold from the next connection and request on."""
@@ -148,7 +158,7 @@ class ApiServer:
             route = found.path
             self._guard(request, connection)
             caller = connection.caller
-            if (authorization := headers.get("Authorization")) is not None and found.scope is not OPEN:
+            if (authorization := headers.get("Authorization")) is not None and found.scope != OPEN:
                 caller = self._callers.bearer(authorization)
             if found.scope not in caller.scopes:
                 self._callers.refuse(caller, found.scope)

@@ -15,6 +15,7 @@ from edgegw.observe.log import Log
 
 _log = Log(__name__)
 SOCKET_NAME: Final = "edgegw.sock"
+RUN_FOLDER: Final = Path("/run/edgegw")
 # Its members may do all that the gateway's own user may.
 GROUP: Final = "edgegw"
 _MODE = 0o660

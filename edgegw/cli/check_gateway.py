@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from time import time
 from typing import Final
@@ -19,6 +20,8 @@ from edgegw.store.glance import Glance, glance
 # `migrations/bus` of this release can be read by it; a store that asks for more was written by a later one.
 READER: Final = 1
 _SOCKET_NAME: Final = "edgegw.sock"
+# The owner of a data folder that this user may not look into.
+UNKNOWN: Final = 0
 
 
 def check_config(reading: Reading) -> Finding:
@@ -30,33 +33,42 @@ def check_config(reading: Reading) -> Finding:
 
 
 def owner_of(data: Path, proc: Path) -> int | None:
-    """The process that holds the data folder; None when nobody does. The lock itself is not touched: a start would fail on it."""
-    lock = data / "lock"
+    """The process that holds the data folder; None when nobody does, UNKNOWN when this user may not know.
+
+    The kernel's table of locks tells: to try the lock itself could make a start fail that happens just now.
+    """
     try:
-        pid = int(lock.read_text("ascii").strip())
-        inode = lock.stat().st_ino
+        inode = (data / "lock").stat().st_ino
         with (proc / "locks").open("rb") as file:
             table = file.read(CHECK_LOCKS_BYTES_MAX).decode("ascii", "replace")
-    except (OSError, ValueError):
+    except PermissionError:
+        return UNKNOWN
+    except OSError:
         return None
-    held = [line.split() for line in table.splitlines()]
-    inodes = {words[5].rpartition(":")[2] for words in held if len(words) > 5 and words[1] == "FLOCK"}
-    return pid if str(inode) in inodes and (proc / str(pid)).exists() else None
+    for words in (line.split() for line in table.splitlines()):
+        if len(words) > 5 and words[1] == "FLOCK" and words[5].rpartition(":")[2] == str(inode):
+            # 0 or less: a process of another namespace.
+            return max(int(words[4]), UNKNOWN) if words[4].lstrip("-").isdecimal() else UNKNOWN
+    return None
 
 
-def look_at_store(data: Path) -> Glance | StoreError | None:
+def look_at_store(data: Path) -> Glance | StoreError | PermissionError | None:
     """What is in it; None where there is no store yet."""
     try:
         return glance(data / "bus.db")
     except FileNotFoundError:
         return None
-    except StoreError as error:
+    except (StoreError, PermissionError) as error:
         return error
 
 
-def check_store(data: Path, found: Glance | StoreError | None, pid: int | None) -> Finding:
+def check_store(data: Path, found: Glance | StoreError | PermissionError | None, pid: int | None) -> Finding:
     """Who holds it, and whether it can be read."""
-    held = "free" if pid is None else f"held by process {pid}"
+    held = (
+        "free" if pid is None else "held by a process that this user may not see" if pid == UNKNOWN else f"held by process {pid}"
+    )
+    if isinstance(found, PermissionError):
+        return warn("store", f"{data}: this user may not look into it", "ask as root or as the gateway's user")
     if found is None:
         return ok("store", f"{data}: none yet; it is made at the first start")
     if isinstance(found, StoreError):
@@ -155,26 +167,37 @@ def _shake_hands(name: str, place: str, link: LinkConfig, sock: socket.socket) -
 # --- a gateway that runs --------------------------------------------------------------------------
 
 
-def gateway_target(reading: Reading) -> Target:
-    """Where the gateway of this configuration is: its Unix socket, else its address."""
+def gateway_target(reading: Reading) -> Target | None:
+    """Where the gateway of this configuration is: its Unix socket, else its address, unless that speaks TLS."""
     config = reading.config
     path = config.http.socket or config.gateway.data / _SOCKET_NAME
-    if path.is_socket():
-        return Target("localhost", 80, socket_path=str(path))
+    with suppress(PermissionError):
+        if path.is_socket() and os.access(path, os.W_OK):
+            return Target("localhost", 80, socket_path=str(path))
+    if config.http.tls_certificate is not None:  # for which names it was made is not known here
+        return None
     host, port = split_address(config.http.listen)
     return Target({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port)  # noqa: S104  compared, not listened on
 
 
-def check_gateway(target: Target, pid: int | None, *, is_asked: bool) -> Iterator[Finding]:
+def check_gateway(target: Target | None, pid: int | None, *, is_asked: bool) -> Iterator[Finding]:
     """What it says of itself, each raised condition in a line. `is_asked`: the user named it, so it should be there."""
     if pid is None and not is_asked:
         yield ok("gateway", "it does not run")
+        return
+    if target is None:
+        yield warn("gateway", "it speaks TLS, and its Unix socket is not for this user", "name it with --url and --ca")
         return
     try:
         with GatewayClient(target, timeout_s=CHECK_CONNECT_S) as client:
             answer = client.request("GET", "/readyz")
             found = answer.json()
     except GatewayError as error:
+        if (
+            error.code == "gateway_unreachable" and not is_asked and not target.socket_path
+        ):  # it may listen elsewhere, by an option
+            yield warn("gateway", error.what, "ask as root or as the gateway's user, or name it with --url")
+            return
         yield fail("gateway", error.what, "does it hang? see its log, and stop it with SIGTERM")
         return
     conditions = found.get("conditions") if isinstance(found, dict) else None

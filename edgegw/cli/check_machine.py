@@ -91,7 +91,7 @@ def check_boot(proc: Path) -> Finding:
 def check_memory(proc: Path, cgroups: Path, pid: int | None) -> Finding:
     """Memory of the machine, and the limit of the gateway's control group, of ours where it does not run."""
     found = _meminfo(proc)
-    limit_bytes = _cgroup_limit(proc / ("self" if pid is None else str(pid)) / "cgroup", cgroups)
+    limit_bytes = _cgroup_limit(proc / (str(pid) if pid else "self") / "cgroup", cgroups)
     total_bytes, available_bytes = found.get("MemTotal", 0), found.get("MemAvailable", 0)
     what = f"{size_text(available_bytes)} of {size_text(total_bytes)} available"
     if limit_bytes is not None:
@@ -146,7 +146,14 @@ def _limits(root: Path, place: str, name: str) -> Iterator[int]:
 
 def nearest(folder: Path) -> Path:
     """The folder, or what of its path is there already."""
-    return next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+    return next(place for place in (folder, *folder.absolute().parents) if _is_folder(place))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except PermissionError:  # its parent is closed to this user
+        return False
 
 
 def mount_of(folder: Path, mountinfo: str) -> Mount | None:

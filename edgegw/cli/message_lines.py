@@ -21,15 +21,19 @@ def rows_of(body: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
         text = body.decode()
         decode = json.JSONDecoder().raw_decode
-        at = text.index("[") + 1
+        at = _behind(text, text.index("[") + 1, " \r\n")
         while text[at] != "]":
             value, end = decode(text, at)
             yield text[at:end].translate(_ONE_LINE), _row(value)
-            at = end
-            while text[at] in ", \r\n":
-                at += 1
+            at = _behind(text, end, ", \r\n")
     except (ValueError, IndexError, RecursionError):
         raise _bad_answer() from None
+
+
+def _behind(text: str, at: int, skipped: str) -> int:
+    while text[at] in skipped:
+        at += 1
+    return at
 
 
 def row_of(text: str) -> Mapping[str, Any]:

@@ -110,18 +110,25 @@ def _place(args: argparse.Namespace, *, is_made: bool = False) -> Iterator[Targe
         return
     overrides = {} if args.data is None else {"gateway.data": args.data}
     data = read_config(args.config or DEFAULT_FILE, os.environ, overrides, must_exist=args.config is not None).config.gateway.data
+    from edgegw.api.unix_socket import RUN_FOLDER, SOCKET_NAME
     from edgegw.store.disk import DataFolder
 
     if not is_made and not data.is_dir():
         raise ConfigError("data_folder", f"there is no data folder {data}", "--data names another, --socket a running gateway")
     folder = DataFolder(data)
+    # No token goes along: by this way we are known as who we are.
     try:
         folder.acquire()
     except StoreError as error:
         if error.code != "data_folder_in_use":
             raise
-        # Not the token of the environment: by this way we are known as who we are.
-        yield Target("localhost", 80, socket_path=str(data / "edgegw.sock"))
+        yield Target("localhost", 80, socket_path=str(data / SOCKET_NAME))
+        return
+    except ConfigError:
+        public = RUN_FOLDER / SOCKET_NAME  # who is in the group only gets in here
+        if not os.access(public, os.W_OK):
+            raise
+        yield Target("localhost", 80, socket_path=str(public))
         return
     try:
         yield data

@@ -168,6 +168,8 @@ def _tls(config: LinkConfig) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=None if config.ca_file is None else str(config.ca_file))
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if config.ca_file is not None:  # Python 3.13 wants more of a CA than those have that people make for their own machines
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         if config.certificate is not None:
             context.load_cert_chain(config.certificate, config.key)
     except (OSError, ssl.SSLError) as exc:

@@ -75,6 +75,8 @@ def setup(level: str, format: str, stream: TextIO) -> None:
     root = logging.getLogger()
     for handler in tuple(root.handlers):
         root.removeHandler(handler)
+        if isinstance(handler, LineHandler):  # of an earlier set-up: it may have something left to tell
+            handler.close()
     root.addHandler(LineHandler(stream, line_of))
     # Libraries tell their steps only to who debugs; the gateway's own loggers follow `level`.
     root.setLevel(_LEVELS[level] if level == "debug" else max(_LEVELS[level], logging.WARNING))

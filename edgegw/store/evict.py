@@ -53,6 +53,18 @@ class Evictor:
         self._ledgers_of = ledgers_of
         self._set_ledger = set_ledger
 
+    def is_due(self, st: StreamState, now_ms: int) -> bool:
+        """A look at the oldest chunk only that is not held; what is held is looked at when it may be so no longer."""
+        if st.is_over or st.scan_first <= st.scan_last or (st.scan_again_ms is not None and st.scan_again_ms <= now_ms):
+            return True
+        row = self._db.execute(
+            "SELECT t1_ms, expires_ms FROM chunk WHERE id >= ? AND id < ? ORDER BY id LIMIT 1",
+            (row_id(st.number, st.scan_from), row_id(st.number + 1, 0)),
+        ).fetchone()
+        if row is None:
+            return False
+        return bool((st.age_max_s and row[0] + st.age_max_s * 1000 < now_ms) or (row[1] and row[1] <= now_ms))
+
     def make_room(self, st: StreamState, need_bytes: int, need_rows: int, now_ms: int, most: int | None = None) -> bool:
         """Evict what the bounds ask for before `need_*` are added; `most` chunks at the most. Whether the bytes now fit."""
         bytes_goal = rows_goal = None

@@ -24,14 +24,14 @@ class Glance(NamedTuple):
 
 
 def glance(path: Path) -> Glance:
-    """Open the database for reading alone. Raises StoreError; FileNotFoundError where there is none yet."""
+    """Open the database for reading alone. Raises StoreError; FileNotFoundError where there is none yet, PermissionError."""
     wal = path.with_name(f"{path.name}-wal")
     try:
         with path.open("rb") as file:
             magic = file.read(len(_MAGIC))
         size_bytes = path.stat().st_size
         wal_bytes = wal.stat().st_size if wal.exists() else 0
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         raise
     except OSError as error:
         raise StoreError("store_unusable", f"{path} cannot be read: {error.strerror}", "ask as root or as its owner") from error

@@ -56,8 +56,11 @@ class StateFile:
     async def _open(self) -> AsyncIterator["aiosqlite.Connection"]:
         import aiosqlite  # a gateway without tokens never needs it
 
+        faults: list[BaseException] = []
         try:
-            async with aiosqlite.Connection(self._connect, 64) as db:
+            async with aiosqlite.Connection(lambda: self._connect_or(faults), 64) as db:
+                if faults:
+                    raise faults[0]
                 yield db
         except (sqlite3.Error, OSError) as exc:
             raise StoreError(
@@ -65,6 +68,14 @@ class StateFile:
                 f"{self.path} cannot be used: {exc}",
                 "see the disk; or move the file away and make the tokens anew",
             ) from exc
+
+    def _connect_or(self, faults: list[BaseException]) -> sqlite3.Connection:
+        """Where the database cannot be opened, an empty one: aiosqlite waits for its thread only if that came to work."""
+        try:
+            return self._connect()
+        except Exception as exc:
+            faults.append(exc)
+            return sqlite3.connect(":memory:", check_same_thread=False)
 
     def _connect(self) -> sqlite3.Connection:
         """In aiosqlite's thread: open, make or bring up to date."""

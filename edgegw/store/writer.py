@@ -35,7 +35,6 @@ from edgegw.limits import (
     EVICT_CHUNKS_PER_TURN,
     WAL_BUSY_MS,
     WAL_BYTES_MAX,
-    WAL_CHECKPOINT_BYTES,
 )  # fmt: skip
 from edgegw.store.disk import sync_folder
 from edgegw.store.evict import Evictor
@@ -48,15 +47,15 @@ from edgegw.store.migrate import migrate
 from edgegw.store.producers import Producers
 from edgegw.store.retained import RetainedValues, Value
 from edgegw.store.streams import StreamState, row_id
+from edgegw.store.wal import Wal
 
-_FRAME_BYTES = 4096 + 24
 _PRAGMAS = (
     f"busy_timeout = {WAL_BUSY_MS}",
     "journal_mode = WAL",
     "synchronous = FULL",
     "secure_delete = OFF",  # deleted payloads stay on the flash until overwritten; ON writes 87 times as much to evict
     "mmap_size = 0",  # an I/O error must be an error, not a SIGBUS
-    "wal_autocheckpoint = 0",  # `_checkpoint` decides
+    "wal_autocheckpoint = 0",  # wal.py decides
     f"journal_size_limit = {WAL_BYTES_MAX}",
     f"cache_size = -{CACHE_KIB}",
     "trusted_schema = OFF",
@@ -95,8 +94,6 @@ class Writer:
         self._streams: dict[str, StreamState] = {}
         self._ledgers: dict[int, Ledger] = {}
         self._turn = _Turn(0)
-        self._wal_bytes = 0  # frames in the WAL that are not in the database yet: an estimate between checkpoints
-        self._checkpoint_bytes = WAL_CHECKPOINT_BYTES  # of the WAL at which to try the next
         self._epoch = 1
         self._store_id = 0
         self._boot = 0
@@ -147,7 +144,7 @@ class Writer:
     def _load(self) -> None:
         db = self._db
         wal = self._path.with_name(f"{self._path.name}-wal")
-        self._wal_bytes = wal.stat().st_size if wal.exists() else 0  # what a kill left behind counts as well
+        self._wal = Wal(db, wal.stat().st_size if wal.exists() else 0)  # what a kill left behind counts as well
         meta = dict(db.execute("SELECT name, value FROM meta").fetchall())
         self._epoch, self._store_id = meta["epoch"], meta["store_id"]
         last = db.execute("SELECT number, id FROM boot ORDER BY number DESC LIMIT 1").fetchone()
@@ -182,13 +179,13 @@ class Writer:
             error = store_error(exc, self._path)
             for job in jobs:
                 job.error = job.error or error
-            return Outcome(error=error, wal_bytes=self._wal_bytes)
+            return Outcome(error=error, wal_bytes=self._wal.size_bytes)
         for name, st in self._streams.items():
             if name in turn.touched:
                 turn.outcome.streams[name] = st.stats()
         turn.outcome.commit_us = (perf_counter_ns() - started) // 1000
-        self._checkpoint()
-        turn.outcome.wal_bytes = self._wal_bytes
+        self._wal.checkpoint()
+        turn.outcome.wal_bytes = self._wal.size_bytes
         return turn.outcome
 
     def _stage(self, job: Job) -> None:
@@ -236,7 +233,7 @@ class Writer:
                 db.execute("UPDATE consumer SET record = ? WHERE number = ?", (pack_ledger(ledger), number))
         if db.in_transaction:
             db.execute("COMMIT")
-            self._wal_bytes += _FRAME_BYTES * (2 + len(turn.rows))
+            self._wal.add(2 + len(turn.rows))
 
     def _begin(self) -> None:
         if not self._db.in_transaction:
@@ -392,13 +389,13 @@ class Writer:
                     data,
                 ),
             )
-            self._wal_bytes += (len(data) // 4000 + 2) * _FRAME_BYTES
+            self._wal.add(len(data) // 4000 + 2)
             self._turn.outcome.written_bytes += len(data)
 
     def _write_retained(self) -> None:
         values, self._turn.retained = self._turn.retained, []
         size_bytes = self._retained.write(values)
-        self._wal_bytes += (size_bytes // 4000 + 3 * len(values)) * _FRAME_BYTES
+        self._wal.add(size_bytes // 4000 + 3 * len(values))
 
     # --- consumers --------------------------------------------------------------------------------
 
@@ -491,7 +488,7 @@ class Writer:
     def _tick(self) -> None:
         now_ms = self._clock.wall_ms()
         for name, st in self._streams.items():
-            if st.is_configured and st.rows and self._is_due(st, now_ms):
+            if st.is_configured and st.rows and self._evictor.is_due(st, now_ms):
                 self._begin()
                 evictions = self._touch(name).evictions
                 self._evictor.make_room(st, 0, 0, now_ms, EVICT_CHUNKS_PER_TURN)
@@ -499,32 +496,3 @@ class Writer:
             if self._keys.is_due(st):
                 self._begin()
                 self._keys.trim(self._touch(name))
-
-    def _is_due(self, st: StreamState, now_ms: int) -> bool:
-        """A look at the oldest chunk only that is not held; what is held is looked at when it may be so no longer."""
-        if st.is_over or st.scan_first <= st.scan_last or (st.scan_again_ms is not None and st.scan_again_ms <= now_ms):
-            return True
-        row = self._db.execute(
-            "SELECT t1_ms, expires_ms FROM chunk WHERE id >= ? AND id < ? ORDER BY id LIMIT 1",
-            (row_id(st.number, st.scan_from), row_id(st.number + 1, 0)),
-        ).fetchone()
-        if row is None:
-            return False
-        return bool((st.age_max_s and row[0] + st.age_max_s * 1000 < now_ms) or (row[1] and row[1] <= now_ms))
-
-    def _checkpoint(self) -> None:
-        """Copy the WAL into the database, so that it starts over with the next commit if no reader still needs it.
-
-        When one did, the WAL grew on: then wait for the readers, a moment, and try again when as much has come again.
-        """
-        if self._wal_bytes < self._checkpoint_bytes:
-            return
-        try:
-            _, frames, copied = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            if frames * _FRAME_BYTES > (WAL_CHECKPOINT_BYTES + WAL_BYTES_MAX) // 2:
-                is_busy, frames, copied = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-                copied = 0 if is_busy else copied
-        except sqlite3.Error:
-            frames, copied = self._wal_bytes // _FRAME_BYTES, 0  # the commit is durable; the next checkpoint tries again
-        self._wal_bytes = 0 if frames == copied else frames * _FRAME_BYTES
-        self._checkpoint_bytes = self._wal_bytes + WAL_CHECKPOINT_BYTES

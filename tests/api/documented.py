@@ -49,6 +49,7 @@ def faults(method: str, target: str, reply: Reply) -> list[str]:
     answer = operation["responses"].get(str(reply.status))
     if answer is None:
         return [f"status {reply.status} is not described; {reply}"]
+    answer = _resolved(answer)
     return _header_faults(answer, reply) + _body_faults(
         answer, reply, may_be_empty=method == "HEAD" or path_of(target) == "/healthz"
     )

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import edgegw
 from edgegw.api.connection import Deadlines
@@ -161,6 +161,13 @@ def _check_described(method: str, target: str, reply: Reply) -> None:
         assert faults(method, target, reply) == [], reply
 
 
+class Abortable(Protocol):
+    """A connection."""
+
+    def abort(self) -> None:
+        """Be gone."""
+
+
 class GatedWriter(Writer):
     """The real writer, with a door before each commit, and a way to break."""
 
@@ -233,7 +240,7 @@ class Api:
         self.server = ApiServer(
             self.router, config, doors, self.metrics, callers=self.callers, id_seed="test-", deadlines=deadlines
         )
-        self._wires: list[Wire] = []
+        self._wires: list[Abortable] = []
         self.noise: list[str] = []  # errors that aiohttp and asyncio logged: faults of ours that no answer shows
 
     @property
@@ -298,6 +305,10 @@ class Api:
         lines = [line for line in self.metrics.render().splitlines() if line.startswith(name + " ")]
         assert len(lines) == 1, (name, lines)
         return float(lines[0].rpartition(" ")[2])
+
+    def keep(self, wire: "Abortable") -> None:
+        """Close it with the rest."""
+        self._wires.append(wire)
 
     async def close_wires(self) -> None:
         """Close every connection that a test left open."""

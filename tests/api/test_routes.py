@@ -55,14 +55,16 @@ async def test_status(api: Api) -> None:
     for topic in ("a", "b"):
         await api.request("POST", f"/v1/topics/{topic}", b"1")
     status = (await api.request("GET", "/v1/status")).json
-    assert sorted(status["streams"]) == ["dead-letter", "default"]
+    assert sorted(status["streams"]) == ["dead-letter", "default", "host"]
     ledger = status["streams"]["default"]
     assert [ledger[name] for name in ("received", "stored", "rows", "first", "last")] == [2, 2, 2, 1, 2]
     assert balances(ledger)
     assert 0 <= ledger["oldest_age_s"] < 60
     consumer = status["consumers"]["reader"]
     assert [consumer[name] for name in ("matched", "acked", "pending", "dead_lettered", "lost")] == [1, 0, 1, 0, {}]
-    assert [condition["name"] for condition in status["conditions"]] == ["store", "stream_default", "stream_dead-letter"]
+    assert [condition["name"] for condition in status["conditions"]] == [
+        "store", "stream_default", "stream_dead-letter", "stream_host",
+    ]  # fmt: skip
 
 
 # --- publish ------------------------------------------------------------------------------------

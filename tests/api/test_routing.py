@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from edgegw.api.routing import Answer, Call, Route, Router
+from edgegw.core.access import OPEN, SCOPES
 from edgegw.errors import NotFound, RequestError
 from tests.api.in_process import Api
 
@@ -23,12 +24,12 @@ def answers(name: str) -> Callable[[Call], Awaitable[Answer]]:
 
 ROUTER = Router(
     [
-        Route("GET", "/things", answers("all")),
-        Route("POST", "/things", answers("make")),
-        Route("GET", "/things/{name}", answers("one")),
-        Route("DELETE", "/things/{name}", answers("drop")),
-        Route("POST", "/things/{name}/poke", answers("poke")),
-        Route("POST", "/deep/{path*}", answers("deep")),
+        Route("GET", "/things", answers("all"), OPEN),
+        Route("POST", "/things", answers("make"), OPEN),
+        Route("GET", "/things/{name}", answers("one"), OPEN),
+        Route("DELETE", "/things/{name}", answers("drop"), OPEN),
+        Route("POST", "/things/{name}/poke", answers("poke"), OPEN),
+        Route("POST", "/deep/{path*}", answers("deep"), OPEN),
     ],
     10,
 )
@@ -136,8 +137,9 @@ async def test_percent_encoded_topics(api: Api) -> None:
 
 async def test_every_route_of_the_table_is_served(api: Api) -> None:
     statuses = {"DELETE": {404}, "PUT": {400, 415}, "GET": {200, 404}, "POST": {201, 400, 404, 415}}
+    _, secret = await api.callers.create("all", SCOPES)
     for route in api.router.routes:
         path = route.path.replace("{name*}", "style.css").replace("{name}", "nobody").replace("{topic*}", "a/b")
-        reply = await api.request(route.method, path)
+        reply = await api.request(route.method, path, Authorization=f"Bearer {secret}")
         assert reply.status in statuses[route.method], (route.path, reply)
         assert reply.status != 404 or reply.code != "unknown_path"

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from edgegw.api.routing import Answer, Call, Route, Router
+from edgegw.core.access import OPEN
 from edgegw.errors import StoreError
 from tests.api.in_process import Api, Wire, pause, running, until
 
@@ -131,7 +132,7 @@ async def test_requests_are_counted_by_route_and_status(api: Api) -> None:
 
 def route_to(api: Api, handler: Any, timeout_s: float = 10) -> None:
     """Let /test lead to `handler`."""
-    router = Router([*api.router.routes, Route("POST", "/test", handler)], timeout_s)
+    router = Router([*api.router.routes, Route("POST", "/test", handler, OPEN)], timeout_s)
     api.server._router = router
 
 

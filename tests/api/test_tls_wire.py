@@ -4,8 +4,10 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -265,3 +267,81 @@ async def test_tls_on_the_plain_port(authority: Authority) -> None:
         reply = await wire.reply()
         assert (reply.status, reply.code, reply.json["hint"]) == (400, "tls_on_plain_port", "use http://")
         assert await wire.is_closed()
+
+
+# --- clients that take their time, or end early ---------------------------------------------------
+
+
+class Client:
+    """A TLS client over a plain wire, which says what is sent when."""
+
+    def __init__(self, wire: Wire, context: ssl.SSLContext) -> None:
+        self._wire = wire
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
+
+    async def work(self, step: Callable[[], Any], slice_bytes: int = 65_536) -> Any:
+        """Take a step, and send what it brings about in slices; until it is done."""
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    done, is_done = step(), True
+                except ssl.SSLWantReadError:
+                    done, is_done = None, False
+                out = self._outgoing.read()
+                for at in range(0, len(out), slice_bytes):
+                    await self._wire.send(out[at : at + slice_bytes])
+                    await asyncio.sleep(0)
+                if is_done:
+                    return done
+                data = await self._wire._reader.read(65_536)
+                if not data:
+                    self._incoming.write_eof()
+                self._incoming.write(data)
+
+
+async def test_byte_after_byte(api: Api, authority: Authority) -> None:
+    client = Client(await api.wire(), client_context(authority))
+    await client.work(client.tls.do_handshake, 1)
+    request = b"POST /v1/topics/a HTTP/1.1\r\nHost: %b\r\nContent-Length: 1\r\n\r\nx" % api.host.encode()
+    await client.work(lambda: client.tls.write(request), 1)
+    assert (await client.work(lambda: client.tls.read(65_536))).startswith(b"HTTP/1.1 201 ")
+    assert await api.payloads() == [b"x"]
+
+
+async def test_the_handshake_and_the_request_at_once(api: Api, authority: Authority) -> None:
+    context = client_context(authority)
+    context.maximum_version = ssl.TLSVersion.TLSv1_3
+    client = Client(await api.wire(), context)
+    await client.work(client.tls.do_handshake, 1 << 20)
+    request = b"GET /healthz HTTP/1.1\r\nHost: %b\r\n\r\n" % api.host.encode()
+    await client.work(lambda: client.tls.write(request * 20))
+    answers = b""
+    while answers.count(b"HTTP/1.1 200 ") < 20:
+        answers += await client.work(lambda: client.tls.read(65_536))
+
+
+async def test_a_goodbye_behind_a_request_does_not_cost_its_answer(api: Api, authority: Authority) -> None:
+    client = Client(await api.wire(), client_context(authority))
+    await client.work(client.tls.do_handshake)
+    request = b"POST /v1/topics/a HTTP/1.1\r\nHost: %b\r\nContent-Length: 1\r\n\r\nx" % api.host.encode()
+
+    def ask_and_go() -> None:
+        client.tls.write(request)
+        with suppress(ssl.SSLWantReadError):
+            client.tls.unwrap()
+
+    await client.work(ask_and_go)
+    assert await client._wire._reader.read(65_536)
+    await until(lambda: open_count(api) == 0, "it is gone")
+    assert await api.payloads() == [b"x"]
+
+
+async def test_a_connection_that_is_cut_in_a_body(api: Api, authority: Authority) -> None:
+    client = Client(await api.wire(), client_context(authority))
+    await client.work(client.tls.do_handshake)
+    request = b"POST /v1/topics/a HTTP/1.1\r\nHost: %b\r\nContent-Length: 9\r\n\r\nx" % api.host.encode()
+    await client.work(lambda: client.tls.write(request))
+    client._wire.finish()  # TCP only: a cut that somebody on the way can make
+    await until(lambda: open_count(api) == 0, "it is gone")
+    assert await api.payloads() == []

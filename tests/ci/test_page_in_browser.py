@@ -1,76 +1,21 @@
-"""The page in a real browser, over a real gateway: what a person sees, types and hears."""
+"""The page in a real browser, over a real gateway: what a person sees, and what must not happen."""
 
 import asyncio
-import json
 import math
-import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import pytest
 import pytest_asyncio
 
-from edgegw.cli.lan import own_address
-from tests.browser import PATIENCE_S, Page, browsing, program
-from tests.gateway_process import GatewayProcess
+from tests.browser import PATIENCE_S, program
+from tests.page_site import FIRST, HOSTILE, LIVE, LONG, OVERRIDE, READ_OUT, Site, visiting
 
 pytestmark = [
     pytest.mark.ci,
     pytest.mark.timeout(180),
     pytest.mark.skipif(program() is None, reason="there is no chromium on this machine"),
 ]
-
-# Without its readings of the machine: what the tests look at is what they sent.
-QUIET = {"EDGEGW_HOST__INTERVAL_S": "0"}
-HOSTILE = '<img src=x onerror="window.owned=1"><script>window.owned=2</script>'
-OVERRIDE = "cellar/\u202egnp.exe"
-LONG = "/".join(["a-level-with-a-long-name"] * 40)
-LIVE = "document.getElementById('messages-state').dataset.state === 'live'"
-KNOWN = "document.getElementById('version').textContent !== ''"
-READ_OUT = "document.querySelector('canvas')?.getAttribute('aria-valuetext')"
-FIRST = "document.querySelector('#messages-list li')"
-
-
-class Site:
-    """A gateway, somebody who publishes, and the page."""
-
-    def __init__(self, gateway: GatewayProcess, page: Page, session: aiohttp.ClientSession) -> None:
-        self.gateway = gateway
-        self.page = page
-        self.session = session
-
-    async def open(self) -> None:
-        """Open the page; it is connected."""
-        await self.page.go(self.gateway.url + "/")
-        await self.page.until(f"{LIVE} && {KNOWN}")
-
-    async def publish(self, topic: str, payload: Any) -> None:
-        """One message; bytes as they are, anything else as JSON."""
-        await self.publish_all([{"topic": topic, "payload": payload}])
-
-    async def publish_all(self, batch: list[dict[str, Any]]) -> None:
-        """Many messages."""
-        async with self.session.post(self.gateway.url + "/v1/messages", json=batch) as response:
-            assert response.status == 201, await response.text()
-
-    async def publish_raw(self, topic: str, payload: bytes, content_type: str) -> None:
-        """One message with its own content type."""
-        url = f"{self.gateway.url}/v1/topics/{topic}"
-        async with self.session.post(url, data=payload, headers={"Content-Type": content_type}) as response:
-            assert response.status == 201, await response.text()
-
-
-@asynccontextmanager
-async def visiting(data: Path, *options: str) -> AsyncIterator[Site]:
-    """A site whose page neither complained nor asked another host by the end."""
-    with GatewayProcess(data, *options, environ=QUIET) as gateway:
-        async with browsing(f"127.0.0.1:{gateway.port}") as page, aiohttp.ClientSession() as session:
-            yield Site(gateway, page, session)
-            assert page.foreign == []
-            assert page.faults == []
 
 
 @pytest_asyncio.fixture
@@ -243,6 +188,14 @@ async def _until_s(when_s: float) -> None:
     await passed.wait()
 
 
+# Another tab comes to the front, and goes again.
+AWAY = (
+    "Object.defineProperty(document, 'hidden', { configurable: true, get: () => window.away });"
+    " window.away = true; document.dispatchEvent(new Event('visibilitychange'))"
+)
+BACK = "window.away = false; document.dispatchEvent(new Event('visibilitychange'))"
+
+
 # --- connections --------------------------------------------------------------------------------
 
 
@@ -268,6 +221,33 @@ async def test_it_comes_back_by_itself_and_misses_nothing_of_a_stream(site: Site
     page.faults = [fault for fault in page.faults if "ERR_CONNECTION" not in fault and "ERR_INCOMPLETE" not in fault]
 
 
+async def test_what_is_gone_shows_as_a_gap(tmp_path: Path) -> None:
+    config = tmp_path / "edgegw.toml"
+    config.write_text('[[stream]]\nname = "small"\ntopics = ["small/#"]\nbytes_max = 65536\npolicy = "drop-oldest"\n')
+    async with visiting(tmp_path / "data", "--config", str(config)) as site:
+        await site.open()
+        page = site.page
+        await page.until("document.querySelector('#follow-stream [value=small]') !== null")
+        await page.run(
+            "document.getElementById('follow-stream').value = 'small'; document.getElementById('follow').requestSubmit()"
+        )
+        await page.until(LIVE)
+        await site.publish("small/first", 1)
+        await page.until(f"{FIRST}?.innerText.includes('small/first')")
+        await page.run(AWAY)
+        while "edgegw_event_streams 0" not in await _metrics(site):
+            await page.run("new Promise(resume => setTimeout(resume, 50))")
+        for _ in range(100):
+            await site.publish("small/more", "x" * 2000)
+        await page.run(BACK)
+        gap = await page.until("document.querySelector('#messages-list .gap')?.textContent")
+        assert gap.startswith("Gap: ")
+        assert "(small 2–" in gap
+        assert "bytes)" in gap
+        seen = await page.run("document.getElementById('messages-list').lastElementChild.innerText")
+        assert "small/first" in seen
+
+
 async def test_a_filter_steers_what_comes_and_a_bad_one_is_told(site: Site) -> None:
     await site.open()
     page = site.page
@@ -284,14 +264,13 @@ async def test_a_filter_steers_what_comes_and_a_bad_one_is_told(site: Site) -> N
 async def test_a_page_that_nobody_looks_at_asks_nothing(site: Site) -> None:
     await site.open()
     page = site.page
-    await page.run("Object.defineProperty(document, 'hidden', { configurable: true, get: () => window.away ?? false })")
-    await page.run("window.away = true; document.dispatchEvent(new Event('visibilitychange'))")
+    await page.run(AWAY)
     while "edgegw_event_streams 0" not in await _metrics(site):
         await page.run("new Promise(resume => setTimeout(resume, 50))")
     before = await _asked(site)
     await page.run("new Promise(resume => setTimeout(resume, 5000))")
     assert await _asked(site) == before
-    await page.run("window.away = false; document.dispatchEvent(new Event('visibilitychange'))")
+    await page.run(BACK)
     await page.until(LIVE)
     await site.publish("back/again", 1)
     await page.until(f"{FIRST}?.innerText.includes('back/again')")
@@ -304,196 +283,3 @@ async def _metrics(site: Site) -> str:
 
 async def _asked(site: Site) -> list[str]:
     return [line for line in (await _metrics(site)).splitlines() if "requests_total" in line and "/v1/" in line]
-
-
-# --- access -------------------------------------------------------------------------------------
-
-ASKED = "document.getElementById('token-dialog').open"
-
-
-async def _enter(page: Page, token: str) -> None:
-    await page.until(f"{ASKED} && document.activeElement.id === 'token-field'")
-    await page.type(token)
-    await page.press("Enter")
-
-
-async def test_a_token_is_asked_for_and_kept_for_the_tab(tmp_path: Path) -> None:
-    address = own_address()
-    if address is None:
-        pytest.skip("this machine has no network, and on loopback no token is asked for")
-    with GatewayProcess(tmp_path / "data", "--lan", environ=QUIET) as gateway:
-        token = re.findall(r"egw_[\w-]+", gateway.log)[0]
-        host = f"{address}:{gateway.port}"
-        async with browsing(host) as page:
-            await page.go(f"http://{host}/")
-            await page.until("document.getElementById('token-why').textContent.includes('token')")
-            await _enter(page, "egw_wrong")
-            await page.until("document.getElementById('token-why').textContent.includes('not known')")
-            await page.run("document.getElementById('token-cancel').click()")
-            # Who said no is not asked again by itself.
-            await page.run("document.getElementById('retry').click()")
-            await page.until("document.getElementById('state-words').textContent.startsWith('Token needed')")
-            assert not await page.run(ASKED)
-            await page.run("document.getElementById('token-open').click()")
-            await _enter(page, token)
-            await page.until(f"{LIVE} && {KNOWN} && !{ASKED}")
-            assert "plaintext" in await page.run("document.getElementById('conditions-raised').innerText")
-            await page.run("document.getElementById('welcome-send').click()")
-            await page.until(f"{FIRST}?.innerText.includes('cellar/temperature')")
-            command = await page.run("document.getElementById('publish-command').textContent")
-            assert '-H "Authorization: Bearer $EDGEGW_TOKEN"' in command
-            assert token not in await page.run(
-                "document.documentElement.innerHTML + location.href + JSON.stringify({...localStorage})"
-            )
-            await page.go(f"http://{host}/?again")
-            await page.until(f"{LIVE} && {KNOWN}")
-            await page.run("document.getElementById('token-open').click(); document.getElementById('token-forget').click()")
-            await page.until(ASKED)
-            assert [fault for fault in page.faults if "401" not in fault] == []
-            assert page.foreign == []
-
-
-# --- everybody ----------------------------------------------------------------------------------
-
-
-async def _furnish(site: Site) -> None:
-    """Something everywhere, with names that are long."""
-    await site.session.put(f"{site.gateway.url}/v1/consumers/{'c' * 64}", json={"filter": LONG, "start": "all"})
-    await site.publish_all([{"topic": LONG, "payload": {"a" * 200: 1e300, "b": -0.000001}}, {"topic": "a b", "payload": 1}])
-    await site.open()
-    await site.page.until("document.querySelectorAll('#charts figure').length >= 3")
-    await site.page.run("document.querySelectorAll('main details').forEach(one => { one.open = true })")
-    await site.page.until("document.querySelectorAll('#series-list li').length >= 3")
-    await site.page.until("document.querySelectorAll('#consumers-rows tr').length === 1")
-
-
-@pytest.mark.parametrize("width", [320, 360, 768, 1024, 1920])
-async def test_nothing_is_wider_than_the_screen(site: Site, width: int) -> None:
-    await site.page.look(width, 740, is_phone=width < 500)
-    await _furnish(site)
-    wide = await site.page.run(
-        """[...document.querySelectorAll('body *')].filter(one => one.getBoundingClientRect().right > innerWidth + 1
-            && !one.closest('.unseen, pre, nav') && getComputedStyle(one).position !== 'absolute')
-            .map(one => one.outerHTML.slice(0, 120))"""
-    )
-    assert wide == []
-    assert await site.page.run("document.documentElement.scrollWidth") <= width
-
-
-_CONTRAST = """(() => {
-    const parse = text => { const m = text.match(/[\\d.]+/g).map(Number); return { rgb: m.slice(0, 3), a: m[3] ?? 1 } }
-    const light = rgb => rgb.map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-        .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0)
-    const ground = node => { for (let one = node; one; one = one.parentElement) {
-        const { rgb, a } = parse(getComputedStyle(one).backgroundColor); if (a > 0.99) return rgb } return [255, 255, 255] }
-    const poor = []
-    for (const node of document.querySelectorAll('body *')) {
-        const words = [...node.childNodes].some(one => one.nodeType === 3 && one.textContent.trim())
-        if (!words && !node.matches('input, textarea, select')) continue
-        if (!node.checkVisibility() || node.closest('.unseen, .skip')) continue
-        const style = getComputedStyle(node)
-        const [a, b] = [light(parse(style.color).rgb), light(ground(node))].sort((x, y) => y - x)
-        const ratio = (a + 0.05) / (b + 0.05)
-        const isLarge = parseFloat(style.fontSize) >= 18.66 && style.fontWeight >= 600
-        if (ratio < (isLarge ? 3 : 4.5)) poor.push([node.outerHTML.slice(0, 90), ratio])
-    }
-    return poor
-})()"""
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_every_text_stands_out_from_its_ground(site: Site, scheme: str) -> None:
-    await site.page.look(1280, 900, scheme=scheme)
-    await _furnish(site)
-    ground = await site.page.run("getComputedStyle(document.body).backgroundColor")
-    dark = sum(int(part) for part in ground.removeprefix("rgb(").removesuffix(")").split(",")) < 3 * 64
-    assert dark == (scheme == "dark")
-    assert await site.page.run(_CONTRAST) == []
-
-
-_CONTROLS = "a[href], button, input, select, textarea, summary, canvas, [tabindex='0']"
-_REACHABLE = f'[...document.querySelectorAll("{_CONTROLS}")].filter(one => one.checkVisibility() && !one.disabled)'
-_WALKED = "document.activeElement === document.body ? null : document.activeElement.dataset.walked ?? 'new'"
-
-
-async def test_the_keyboard_reaches_every_control_and_one_sees_where_it_is(site: Site) -> None:
-    await _furnish(site)
-    page = site.page
-    await page.run("document.getElementById('follow-pause').click()")
-    await page.run("document.activeElement.blur(); getSelection().removeAllRanges(); scrollTo(0, 0)")
-    wanted = await page.run(f"{_REACHABLE}.length")
-    hidden: list[str] = []
-    for _ in range(wanted + 20):
-        await page.press("Tab")
-        where = await page.run(_WALKED)
-        if where == "1":
-            break
-        outline = (
-            await page.run(
-                "(one => { one.dataset.walked = '1'; const style = getComputedStyle(one);"
-                " return [style.outlineStyle, parseFloat(style.outlineWidth)] })"
-                "(document.activeElement)"
-            )
-            if where
-            else ["auto", 2]
-        )
-        if outline[0] == "none" or outline[1] < 1:
-            hidden.append(await page.run("document.activeElement.outerHTML.slice(0, 120)"))
-    missed = await page.run(f"{_REACHABLE}.filter(one => !one.dataset.walked).map(one => one.outerHTML.slice(0, 120))")
-    assert missed == []
-    assert hidden == []
-
-
-async def test_the_form_works_without_a_mouse(site: Site) -> None:
-    await site.open()
-    page = site.page
-    await page.run("document.getElementById('publish-topic').select()")
-    await page.type("by/keyboard")
-    await page.press("Enter")
-    await page.until("document.getElementById('publish-result').textContent.startsWith('Stored as default')")
-    await page.until(f"{FIRST}?.innerText.includes('by/keyboard')")
-    await page.run("document.querySelector('#messages-list summary').focus()")
-    await page.press("Enter")
-    await page.until("document.querySelector('#messages-list pre')?.textContent")
-
-
-_NAMED = {
-    "button",
-    "link",
-    "textbox",
-    "searchbox",
-    "combobox",
-    "checkbox",
-    "slider",
-    "meter",
-    "table",
-    "region",
-    "dialog",
-    "form",
-}
-
-
-async def test_a_screen_reader_has_a_name_for_everything(site: Site) -> None:
-    await site.page.look(360, 740, is_phone=True)  # where tables are laid out as cards
-    await _furnish(site)
-    tree = (await site.page.call("Accessibility.getFullAXTree"))["nodes"]
-    seen: dict[str, int] = {}
-    nameless = []
-    for node in tree:
-        role = node.get("role", {}).get("value", "").lower()
-        if node.get("ignored"):
-            continue
-        seen[role] = seen.get(role, 0) + 1
-        if role in _NAMED - {"form"} and not node.get("name", {}).get("value", "").strip():
-            nameless.append(json.dumps(node)[:300])
-    assert nameless == []
-    assert seen["main"] == seen["banner"] == 1
-    assert seen["table"] == 2
-    assert seen["columnheader"] == 12
-    assert seen["rowheader"] >= 3
-    assert seen["cell"] >= 15
-    assert seen["slider"] >= 3
-    assert seen["heading"] >= 7
-    # What speaks by itself: the state, and the answers to what a person did. The list of messages does not.
-    live = await site.page.run("[...document.querySelectorAll('[role=status], [aria-live]')].map(one => one.id)")
-    assert set(live) == {"spoken", "welcome-result", "series-note-older", "publish-result"}

@@ -72,19 +72,6 @@ async def test_an_event_that_is_too_long_is_dropped_and_the_next_one_is_not(modu
     assert await modules.run("sse", script) == ["next"]
 
 
-async def test_a_long_event_costs_its_size_and_not_its_square(modules: Modules) -> None:
-    script = """(() => {
-        const took = size => {
-            const parser = new m.EventParser(); const start = performance.now()
-            for (let i = 0; i < size; i += 1) parser.push('x'.repeat(1024))
-            parser.push('\\n\\n'); return performance.now() - start
-        }
-        took(1000); return [took(1000), took(8000)]
-    })()"""
-    small, large = await modules.run("sse", script)
-    assert large < 40 * max(small, 1)
-
-
 ROWS = (
     '[{"stream":"s","seq":1,"topic":"a,\\"payload\\":{","time":"t","content_type":"application/json","payload":'
     '{"n":12345678901234567890,"s":"]}\\\\\\"[{","f":1.50}},\n'

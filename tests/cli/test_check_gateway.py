@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgegw.cli.check_gateway import (
+    UNKNOWN,
     check_certificates,
     check_config,
     check_gateway,
@@ -45,9 +46,28 @@ def test_who_holds_the_store(tmp_path: Path) -> None:
     with lock.open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert owner_of(tmp_path, PROC) == os.getpid()
-        lock.write_text("nonsense")
-        assert owner_of(tmp_path, PROC) is None
+        table = (PROC / "locks").read_text()
+        (tmp_path / "locks").write_text(table.replace(f" {os.getpid()} ", " -1 "))
+        assert owner_of(tmp_path, tmp_path) == UNKNOWN, "of another namespace"
+    assert owner_of(tmp_path, PROC) is None
     assert owner_of(tmp_path, tmp_path / "no proc") is None
+
+
+def test_what_this_user_may_not_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "no")
+
+    monkeypatch.setattr("pathlib.Path.stat", refuse)
+    assert owner_of(tmp_path, PROC) == UNKNOWN
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    found = look_at_store(tmp_path)
+    assert isinstance(found, PermissionError)
+    assert check_store(tmp_path, found, UNKNOWN).status == "warn"
+    target = gateway_target(Reading(Config(GatewayConfig(data=tmp_path), HttpConfig(listen="127.0.0.1:1")), {}, ()))
+    assert target == Target("127.0.0.1", 1)
+    (finding,) = check_gateway(target, UNKNOWN, is_asked=False)
+    assert finding.status == "warn"
+    assert "may not see" in check_store(tmp_path, GOOD, UNKNOWN).what
 
 
 def test_the_store(tmp_path: Path) -> None:
@@ -177,6 +197,10 @@ def readiness(status: int, *conditions: dict[str, object]) -> Reply:
 def test_where_the_gateway_is(tmp_path: Path) -> None:
     reading = Reading(Config(GatewayConfig(data=tmp_path), HttpConfig(listen="0.0.0.0:81")), {}, ())
     assert gateway_target(reading) == Target("127.0.0.1", 81)
+    secured = Reading(Config(GatewayConfig(data=tmp_path), HttpConfig(tls_certificate=tmp_path / "c.pem")), {}, ())
+    assert gateway_target(secured) is None
+    (finding,) = check_gateway(None, 7, is_asked=False)
+    assert finding.status == "warn"
     with socket.socket(socket.AF_UNIX) as unix:
         unix.bind(str(tmp_path / "edgegw.sock"))
         assert gateway_target(reading).socket_path == str(tmp_path / "edgegw.sock")
@@ -189,8 +213,11 @@ def test_a_gateway_that_does_not_run() -> None:
     assert finding.status == "fail"
 
 
-def test_a_gateway_that_runs_and_does_not_answer() -> None:
+def test_a_gateway_that_runs_and_does_not_answer(tmp_path: Path) -> None:
     (finding,) = check_gateway(Target("127.0.0.1", 1), 7, is_asked=False)
+    assert finding.status == "warn", "it may listen elsewhere"
+    target = Target("localhost", 80, socket_path=str(tmp_path / "edgegw.sock"))
+    (finding,) = check_gateway(target, 7, is_asked=False)
     assert finding.status == "fail"
     assert "does not answer" in finding.what
 

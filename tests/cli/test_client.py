@@ -278,3 +278,61 @@ def test_retry_after(header: str | None, seconds: float | None) -> None:
 def test_answers_that_are_not_json(body: bytes) -> None:
     with pytest.raises(PeerError, match="not JSON"):
         Answer(200, body).json()
+
+
+# --- what follows, and what goes on --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("link", "path"),
+    [
+        ('</v1/messages?after=7>; rel="next"', "/v1/messages?after=7"),
+        ('<http://other/x>; rel="next"', ""),
+        ('</x>; rel="prev"', ""),
+        ("", ""),
+    ],
+)
+def test_where_the_rest_is(link: str, path: str) -> None:
+    with ScriptedGateway([Reply(headers={"Link": link})]) as gateway, client_of(gateway) as client:
+        assert client.call("GET", "/x").next_path == path
+
+
+def test_more_headers_go_along() -> None:
+    with ScriptedGateway() as gateway, client_of(gateway, EDGEGW_TOKEN="t") as client:
+        client.request("POST", "/x", b"1", more={"Edgegw-Class": "crash"})
+    wanted = {"Edgegw-Class": "crash", "Authorization": "Bearer t", "Content-Type": "application/json"}
+    assert wanted.items() <= gateway.seen[0].headers.items()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_lines_of_an_answer_that_goes_on(chunked: bool) -> None:
+    body = b"a\r\n\nb\nhalf"
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:2], body[2:])) + b"0\r\n\r\n"
+    reply = Reply(200, chunks, {"Transfer-Encoding": "chunked"}) if chunked else Reply(200, body)
+    with (
+        ScriptedGateway([reply]) as gateway,
+        client_of(gateway) as client,
+        client.listen("/x", more={"Last-Event-ID": "s:1"}) as lines,
+    ):
+        assert list(lines) == [b"a", b"", b"b"]
+    assert {"Accept": "text/event-stream", "Last-Event-ID": "s:1"}.items() <= gateway.seen[0].headers.items()
+
+
+def test_an_answer_that_breaks_off() -> None:
+    half = Reply(200, b"5\r\na\nb", {"Transfer-Encoding": "chunked"}, closes=True)
+    with ScriptedGateway([half]) as gateway, client_of(gateway) as client, pytest.raises(PeerError), client.listen("/x") as lines:
+        list(lines)
+
+
+def test_a_refusal_instead_of_lines() -> None:
+    with ScriptedGateway([problem(404, "unknown_stream", "no"), NO_ANSWER]) as gateway, client_of(gateway) as client:
+        with pytest.raises(NotFound, match="no"), client.listen("/x"):
+            pass
+        with pytest.raises(PeerError), client.listen("/x"):
+            pass
+
+
+def test_what_goes_wrong_while_lines_are_used_is_not_the_gateways() -> None:
+    with ScriptedGateway([Reply(200, b"a\n")]) as gateway, client_of(gateway) as client, pytest.raises(BrokenPipeError):  # noqa: SIM117
+        with client.listen("/x"):
+            raise BrokenPipeError

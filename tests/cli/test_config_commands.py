@@ -45,7 +45,7 @@ def test_show_says_each_value_and_where_it_is_from(
     assert f'name = "air"  # {file}:5' in lines
     assert f'topics = ["air/\\"x\\"", "Straße/#", "del\\u007f"]  # {file}:6' in lines
     assert "# bytes_max is not set  # default" in lines
-    assert [line for line in lines if line.startswith("[")] == ["[gateway]", "[http]", "[log]", "[[stream]]"]
+    assert [line for line in lines if line.startswith("[")] == ["[gateway]", "[http]", "[log]", "[host]", "[[stream]]"]
 
 
 def test_what_show_prints_is_a_configuration(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

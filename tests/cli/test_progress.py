@@ -118,3 +118,10 @@ def test_bar_fits_its_terminal(columns: int, length: int) -> None:
 @pytest.mark.parametrize(("span_s", "text"), [(0, "0:00"), (59.6, "1:00"), (65, "1:05"), (7400, "2:03:20"), (90_000, "25:00:00")])
 def test_clock_text(span_s: float, text: str) -> None:
     assert clock_text(span_s) == text
+
+
+def test_it_says_what_it_counts() -> None:
+    watch, stream = Watch(), io.StringIO()
+    progress = Progress(stream, clock=watch.clock, done_bytes=watch.done, total_bytes=None, terminal=True, things="messages")
+    progress.update(2)
+    assert "2 messages, 0/s" in stream.getvalue()

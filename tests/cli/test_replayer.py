@@ -112,6 +112,20 @@ def test_batches_of_the_asked_size_in_order() -> None:
     assert (span.first, span.last, span.count) == (1, 10, 10)
 
 
+def test_what_is_there_goes_out_when_more_may_take_a_while() -> None:
+    gateway = Gateway()
+    Bench(gateway).replayer.run([*rows(2), None, None, *rows(1, start=4), None])
+    assert [len(batch) for batch in gateway.batches] == [2, 1]
+
+
+def test_each_reading_is_sent_as_it_is_encoded() -> None:
+    gateway = Gateway()
+    bench = Bench(gateway)
+    bench.replayer._encode = lambda run_id, row, reading: json.dumps([run_id, row.line, reading.payload]).encode()
+    bench.replayer.run(rows(1))
+    assert gateway.batches == [[["run", 2, "0"]]]
+
+
 def test_a_batch_ends_before_its_request_is_too_large() -> None:
     # A third each, so that the third does not fit with what stands around it.
     third = '"' + "x" * (BODY_BYTES_MAX // 3) + '"'

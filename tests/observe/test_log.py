@@ -56,6 +56,18 @@ def test_an_event_with_fields() -> None:
     assert second["error"] == {"code": "disk_io", "class": "StoreError", "category": "disk", "text": "100 % broken %s"}
 
 
+def test_another_set_up_tells_what_the_one_before_held_back() -> None:
+    stream = io.StringIO()
+    setup("info", "json", stream)
+    for _ in range(LOG_REPEATS_MAX + 3):
+        Log("edgegw.x").info("x.happened")
+    setup("debug", "json", stream)
+    last = _lines(stream.getvalue())[-1]
+    assert (last["event"], last["what"], last["count"]) == ("log.suppressed", "x.happened", 3)
+    Log("edgegw.x").debug("x.seen")
+    assert _lines(stream.getvalue())[-1]["event"] == "x.seen"
+
+
 def test_other_libraries_use_the_same_stream() -> None:
     stream = io.StringIO()
     setup("info", "json", stream)

@@ -190,7 +190,7 @@ def test_a_refused_job_keeps_its_own_error(tmp_path: Path, faults: Faults) -> No
 
 def test_a_checkpoint_that_fails_is_no_failure_of_the_commit(tmp_path: Path, faults: Faults) -> None:
     shelf = Shelf(tmp_path)
-    shelf.writer._wal_bytes = 2**30
+    shelf.writer._wal.size_bytes = 2**30
     faults.arm(2)
     job = shelf.publish(b"x")
     assert "wal_checkpoint" in faults.statements[1]

@@ -102,3 +102,14 @@ def test_a_folder_without_rights_is_told(tmp_path: Path) -> None:
 
 def test_free_space(tmp_path: Path) -> None:
     assert 0 < DataFolder(tmp_path).free_bytes() < 2**60
+
+
+def test_a_lock_that_root_makes_keeps_no_owner_out(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can make files for others")
+    os.chown(tmp_path, 12_345, 23_456)
+    folder = DataFolder(tmp_path)
+    folder.acquire()
+    folder.release()
+    lock = (tmp_path / "lock").stat()
+    assert (lock.st_uid, lock.st_gid) == (12_345, 23_456)

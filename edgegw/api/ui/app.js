@@ -69,7 +69,7 @@ function restart() {
 	follow.start();
 }
 
-// Nobody looks: nothing is asked, read or drawn. One followed stream goes on where it stood.
+// Nobody looks: nothing is asked, read or drawn. Then it goes on where it stood.
 document.addEventListener('visibilitychange', () => {
 	if (document.hidden) {
 		health.stop();
@@ -78,7 +78,6 @@ document.addEventListener('visibilitychange', () => {
 	}
 	frames.wake();
 	health.start();
-	if (!follow.stream) sink.restarted();
 	follow.start();
 });
 

@@ -112,7 +112,7 @@ export class Chart {
 			low -= room;
 			high += room;
 		}
-		const step = roundStep((high - low) / 3);
+		const step = roundStep((high - low) / 5);
 		return { low: Math.floor(low / step + 1e-9) * step, high: Math.ceil(high / step - 1e-9) * step, step };
 	}
 
@@ -277,14 +277,14 @@ function nearest(one, ms) {
 
 function roundStep(rough) {
 	const power = 10 ** Math.floor(Math.log10(rough));
-	const factor = [1, 2, 2.5, 5, 10].find((one) => one * power >= rough * 0.999) ?? 10;
+	const factor = [1, 2, 5, 10].find((one) => one * power >= rough * 0.999) ?? 10;
 	return factor * power;
 }
 
 function axisNumber(number, step) {
 	const size = Math.max(Math.abs(number), step);
 	if (size >= 1e6 || size < 1e-3) return number === 0 ? '0' : number.toExponential(Math.min(4, Math.floor(Math.log10(size / step)) + 1)).replace('e+', 'e').replaceAll('-', '−');
-	const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9)) + (/^25/.test(String(step).replace(/[.0]/g, '')) ? 1 : 0);
+	const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
 	return number.toLocaleString('en', { minimumFractionDigits: Math.min(digits, 6), maximumFractionDigits: Math.min(digits, 6) }).replace('-', '−');
 }
 

@@ -17,7 +17,8 @@ const SILENCE_MS = 45000;
 /** Follows `filter` in `stream` ('' = all). `sink`: row(row, raw), gap(gap), state(name, detail, retryMs), restarted(). */
 export class Follow {
 	#run = null;
-	#lastId = '';
+	/** Stream → the last number handed over: nothing comes twice, and a reconnected stream goes on behind it. */
+	#seen = new Map();
 	#backoff = new Backoff(1000, 30000);
 
 	constructor(api, sink, streamsOf) {
@@ -32,7 +33,7 @@ export class Follow {
 	choose(filter, stream) {
 		this.filter = filter;
 		this.stream = stream;
-		this.#lastId = '';
+		this.#seen.clear();
 		this.#backoff.reset();
 		this.sink.restarted();
 		if (this.#run) this.start();
@@ -75,7 +76,7 @@ export class Follow {
 		const headers = { Accept: 'text/event-stream' };
 		if (this.stream) {
 			query.set('stream', this.stream);
-			if (this.#lastId) headers['Last-Event-ID'] = this.#lastId;
+			if (this.#seen.has(this.stream)) headers['Last-Event-ID'] = `${this.stream}:${this.#seen.get(this.stream)}`;
 		}
 		// Its own signal: the reader is cancelled when the stream falls silent.
 		const silence = new AbortController();
@@ -84,7 +85,7 @@ export class Follow {
 		let watch = setTimeout(end, SILENCE_MS);
 		try {
 			const response = await this.api.request(`v1/stream?${query}`, { headers, signal: silence.signal });
-			const shown = this.#lastId ? new Map() : await this.#history(silence.signal);
+			if (!headers['Last-Event-ID']) await this.#history(silence.signal);
 			this.#backoff.reset();
 			this.sink.state('live', '');
 			const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -94,7 +95,7 @@ export class Follow {
 				if (done) return;
 				clearTimeout(watch);
 				watch = setTimeout(end, SILENCE_MS);
-				await this.#deal(parser.push(value), shown, silence.signal);
+				await this.#deal(parser.push(value), silence.signal);
 			}
 		} finally {
 			clearTimeout(watch);
@@ -103,10 +104,10 @@ export class Follow {
 		}
 	}
 
-	async #deal(events, shown, signal) {
+	async #deal(events, signal) {
 		let until = performance.now() + SLICE_MS;
 		for (const event of events) {
-			this.#event(event, shown);
+			this.#event(event);
 			if (performance.now() > until) {
 				await breathe();
 				if (signal.aborted) return;
@@ -115,34 +116,41 @@ export class Follow {
 		}
 	}
 
-	#event({ type, data, id }, shown) {
-		if (this.stream && id) this.#lastId = id;
+	#event({ type, data }) {
 		let row;
 		try {
 			row = JSON.parse(data);
 		} catch {
 			return;
 		}
-		if (type === 'gap') this.sink.gap({ stream: this.stream, ...row.gap });
-		else if (!(row.seq <= shown.get(row.stream))) this.sink.row(row, data);
+		if (type === 'gap') {
+			const gap = { stream: this.stream, ...row.gap };
+			this.#seen.set(gap.stream, gap.last);
+			this.sink.gap(gap);
+		} else this.#hand(row, data);
 	}
 
-	/** Hand over what is stored; stream → the last number handed over, which live events begin behind. */
+	#hand(row, raw) {
+		if (row.seq <= this.#seen.get(row.stream)) return;
+		this.#seen.set(row.stream, row.seq);
+		this.sink.row(row, raw);
+	}
+
+	/** Hand over what is stored. */
 	async #history(signal) {
-		const shown = new Map();
+		let streams = 0;
 		const found = [];
 		for (const [name, last] of await this.streamsOf(signal)) {
-			if (shown.size >= HISTORY_STREAMS) break;
+			if (streams >= HISTORY_STREAMS) break;
 			if ((this.stream && name !== this.stream) || !last) continue;
 			let rows = await this.#page(name, last - HISTORY_SPAN, signal);
 			// Large payloads: the answer was full before it came to the newest.
 			if (rows.length > 0 && rows.isCut) rows = await this.#page(name, last - HISTORY_ROWS / 4, signal);
 			found.push(...rows.slice(-HISTORY_ROWS));
-			shown.set(name, Math.max(last, rows.at(-1)?.[0].seq ?? 0));
+			streams += 1;
 		}
 		found.sort(([a], [b]) => (a.time < b.time ? -1 : a.time > b.time ? 1 : 0));
-		for (const [row, raw] of found) this.sink.row(row, raw);
-		return shown;
+		for (const [row, raw] of found) this.#hand(row, raw);
 	}
 
 	async #page(stream, after, signal) {

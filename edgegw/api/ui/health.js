@@ -2,7 +2,7 @@
 // answer.
 
 import { byId, h, keyed, setAttr, setText } from './dom.js';
-import { age, bytes, count, exact, rate, visible } from './format.js';
+import { age, bytes, count, rate, visible } from './format.js';
 import { Backoff, rest } from './frames.js';
 
 const POLL_MS = 2000;
@@ -112,9 +112,7 @@ function showFigures(status, per) {
 	const names = Object.keys(streams);
 	const rates = names.map((name) => per('streams', name, 'received'));
 	setText(byId('figure-rate'), rates.includes(null) ? '–' : rate(rates.reduce((a, b) => a + b, 0)));
-	const stored = sum(streams, 'rows');
-	setText(byId('figure-stored'), count(stored));
-	setAttr(byId('figure-stored'), 'title', exact(stored));
+	setText(byId('figure-stored'), count(sum(streams, 'rows')));
 	setText(byId('figure-bytes'), bytes(sum(streams, 'bytes')));
 	const pending = sum(consumers, 'pending');
 	setText(byId('figure-pending'), count(pending));
@@ -148,6 +146,7 @@ function showConditions(conditions) {
 	keyed(byId('conditions-good'), good, (one) => one.name, make, update);
 	setText(byId('conditions-summary'), raised.length === 0 ? `All ${good.length} conditions are good` : `${good.length} of ${conditions.length} are good`);
 	byId('conditions').classList.toggle('is-raised', raised.length > 0);
+	byId('conditions').hidden = false;
 }
 
 /** A place for the state of an update: shown when there is one. */

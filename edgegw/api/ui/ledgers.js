@@ -95,5 +95,5 @@ function setBar(row, share, label) {
 	setAttr(bar, 'aria-label', label);
 	bar.classList.toggle('is-full', share >= NEARLY_FULL);
 	// A stream that holds anything shows a sliver.
-	bar.firstElementChild.style.width = share > 0 ? `${Math.max(1, share * 100)}%` : '0';
+	bar.firstElementChild.style.width = share > 0 ? `${Math.max(2, share * 100)}%` : '0';
 }

@@ -157,7 +157,7 @@ export class SeriesStore {
 }
 
 function unitOf(name) {
-	const words = name.toLowerCase().split(/[^a-z]+/);
+	const words = name.toLowerCase().split(/[^a-z0-9]+/);
 	return (words.length > 1 || words[0].length > 1) && Object.hasOwn(UNITS, words.at(-1)) ? UNITS[words.at(-1)] : '';
 }
 
