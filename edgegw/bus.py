@@ -419,8 +419,8 @@ class Bus:
         # A dead letter keeps its topic; only who asked for that stream takes it for news.
         is_letter = batch.origins is not None
         for i, topic in enumerate(batch.topics):
-            subscriptions = found.get(topic)
-            if subscriptions is None or (part.repeats is not None and part.repeats[i]):
+            subscriptions = found.get(topic, ())
+            if not subscriptions or (part.repeats is not None and part.repeats[i]):
                 continue
             message = Message(
                 part.stream,

@@ -95,7 +95,7 @@ class Page:
                 while not (value := await self.run(script)):
                     await _pause()
         except TimeoutError:
-            text = await self.run("document.body.innerText.slice(0, 600).replaceAll(String.fromCharCode(10), " ")")
+            text = await self.run("document.body.innerText.slice(0, 600).replace(/\\s+/g, ' ')")
             raise AssertionError(f"not within {PATIENCE_S} s: {script}\n{self.faults}\n{text}") from None
         return value
 

@@ -1,6 +1,7 @@
 """/v1/config over the Unix socket, to a whole gateway: what holds, and reloads that are taken and refused."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -77,15 +78,12 @@ async def test_a_wrong_one_is_refused_with_all_its_faults(tmp_path: Path) -> Non
 
 async def test_what_two_parts_refuse_is_told_at_once(tmp_path: Path) -> None:
     async with owned(tmp_path) as owner:
-        taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-        port = taken.sockets[0].getsockname()[1]
-        text = GOOD.format(tmp_path / "elsewhere", 50).replace("127.0.0.1:0", f"127.0.0.1:{port}")
-        owner.file.write_text(text)
-        refused = await owner.ask("POST", "/v1/config/reload")
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            text = GOOD.format(tmp_path / "elsewhere", 50).replace("127.0.0.1:0", f"127.0.0.1:{taken.getsockname()[1]}")
+            owner.file.write_text(text)
+            refused = await owner.ask("POST", "/v1/config/reload")
         assert (refused.status, refused.code) == (400, "config_invalid")
         assert [fault.partition(": ")[0] for fault in refused.json["faults"]] == [f"{owner.file}:2", f"{owner.file}:4"]
-        taken.close()
-        await taken.wait_closed()
         assert (await owner.gateway.request("GET", "/healthz")).status == 200
 
 
@@ -105,10 +103,8 @@ async def test_a_changed_address_is_served_and_the_old_one_drained(tmp_path: Pat
         await busy.send(f"POST /v1/topics/t HTTP/1.1\r\nHost: {busy.host}\r\nContent-Length: 2\r\n\r\na")
         assert (await owner.gateway.request("GET", "/healthz")).status == 200  # it has been read by now
         old = owner.gateway.port
-        other = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-        port = other.sockets[0].getsockname()[1]
-        other.close()
-        await other.wait_closed()
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = other.getsockname()[1]
         owner.file.write_text(owner.file.read_text().replace("127.0.0.1:0", f"127.0.0.1:{port}"))
         done = await owner.ask("POST", "/v1/config/reload")
         assert done.json["restarted"] == ["http"]

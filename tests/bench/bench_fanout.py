@@ -32,7 +32,8 @@ def run(options: Options) -> Result:
     result = judged(
         "fanout", found["p99_ms"], "ms", GOAL.must, GOAL,
         p50_ms=rounded(found["p50_ms"]), max_ms=rounded(found["max_ms"]), loop_lag_p99_ms=lag_ms,
-        loop_lag_must_ms=LAG_MUST_MS, loop_lag_aim_ms=LAG_AIM_MS, rate=rounded(found["rate"]), cores=rounded(cores), loop=options.loop,
+        loop_lag_must_ms=LAG_MUST_MS, loop_lag_aim_ms=LAG_AIM_MS, rate=rounded(found["rate"]), cores=rounded(cores),
+        loop=options.loop,
     )  # fmt: skip
     result["ok"] = result["ok"] and lag_ms <= LAG_MUST_MS
     slow = found["rate"] < RATE * RATE_PART_MIN

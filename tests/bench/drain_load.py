@@ -1,4 +1,4 @@
-"""Live messages during bench drain: `python -m tests.bench.drain_load FROM_PORT TO_PORT RATE TOTAL` prints JSON when TOTAL arrived."""
+"""Live messages during bench drain: `python -m tests.bench.drain_load FROM_PORT TO_PORT RATE TOTAL` prints JSON at the end."""
 
 import asyncio
 import json

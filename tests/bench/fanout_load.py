@@ -1,4 +1,4 @@
-"""The load of bench fanout, in a process of its own: `python -m tests.bench.fanout_load PORT RATE STREAMS SECONDS` prints JSON."""
+"""The load of bench fanout, apart: `python -m tests.bench.fanout_load PORT RATE STREAMS SECONDS` prints JSON."""
 
 import asyncio
 import json
@@ -16,7 +16,10 @@ async def publish(port: int, topic: str, rate: float, seconds: float, place: int
     """One connection's share of `rate` messages a second."""
     loop = asyncio.get_running_loop()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = f"POST /v1/topics/{topic}/{place} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: "
+    head = (
+        f"POST /v1/topics/{topic}/{place} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+        "Content-Type: application/json\r\nContent-Length: "
+    )
     started_s = loop.time()
     for number in range(place, round(seconds * rate), _CONNECTIONS):
         await asyncio.sleep(max(0.0, started_s + number / rate - loop.time()))

@@ -74,11 +74,12 @@ def test_the_good_body_is_good() -> None:
     ("column", "value"),
     [
         ("version", 2), ("version", None), ("origin", ""), ("origin", 5), ("origin", "x" * 256), ("origin", "a\nb"),
-        ("first", 0), ("first", 10), ("first", True), ("last", 2**48 + 1), ("last", 1), ("seqs", []), ("seqs", [1]), ("seqs", [1, 3]),
-        ("seqs", [1, 1]), ("seqs", [2, 1, 1, 1]), ("seqs", [1, 10**12]), ("seqs", [0, 2]), ("seqs", ["1", 2]), ("seqs", None),
-        ("seqs", [1, -1, 5, 3]), ("topics", []), ("topics", [b"a"]), ("topics", ["a", "b"]), ("topic_index", 1), ("topic_index", b"\0"),
-        ("topic_index", b"\0\1"), ("topic_index", [0, -1]), ("topic_index", [0, 0.5]), ("types", None), ("type_index", "x"),
-        ("payloads", []), ("payloads", ["x", "y"]), ("payloads", [b"x"]), ("payloads", None), ("times", [1, 5]), ("times", [2, 2**63]),
+        ("first", 0), ("first", 10), ("first", True), ("last", 2**48 + 1), ("last", 1), ("seqs", []), ("seqs", [1]),
+        ("seqs", [1, 3]), ("seqs", [1, 1]), ("seqs", [2, 1, 1, 1]), ("seqs", [1, 10**12]), ("seqs", [0, 2]),
+        ("seqs", ["1", 2]), ("seqs", None), ("seqs", [1, -1, 5, 3]), ("topics", []), ("topics", [b"a"]),
+        ("topics", ["a", "b"]), ("topic_index", 1), ("topic_index", b"\0"), ("topic_index", b"\0\1"),
+        ("topic_index", [0, -1]), ("topic_index", [0, 0.5]), ("types", None), ("type_index", "x"), ("payloads", []),
+        ("payloads", ["x", "y"]), ("payloads", [b"x"]), ("payloads", None), ("times", [1, 5]), ("times", [2, 2**63]),
         ("times", [2, None]), ("times", [3, 5]), ("ttls", [1]), ("ttls", [0, 1]), ("ttls", [1.5, 1]), ("ttls", 5),
     ],
 )  # fmt: skip

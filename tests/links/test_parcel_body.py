@@ -26,7 +26,10 @@ def bodies(form: str) -> ParcelBodies:
 def test_msgpack_has_a_key_for_each_message() -> None:
     entries = msgpack.unpackb(bodies("msgpack").body(PARCEL, NOW_MS))
     assert entries == [
-        {"topic": "plant/a/b", "payload": b'{"x": 1.50}', "key": "gw/e/s/3", "time": "2023-11-14T22:13:20.000Z", "content_type": JSON},
+        {
+            "topic": "plant/a/b", "payload": b'{"x": 1.50}', "key": "gw/e/s/3", "time": "2023-11-14T22:13:20.000Z",
+            "content_type": JSON,
+        },
         {"topic": "plant/a/c", "payload": b"\xff", "key": "gw/e/s/5", "time": "2020-09-13T12:26:40.000001Z"},
         {
             "topic": "plant/a/c", "payload": b"NaN", "key": "gw/e/s/6", "time": "2023-11-14T22:13:20.000Z", "content_type": JSON,
