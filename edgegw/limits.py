@@ -429,6 +429,10 @@ CALLER_MATCHES_CACHED_MAX: Final = 64
 # --- HTTP connections ---------------------------------------------------------------------------
 # Requests that a client sends ahead of an answer: eight ordinary ones; what is beyond waits in the kernel, not in our memory.
 EARLY_BYTES_MAX: Final = 64 * KIB
+# Paths of topics that are remembered decoded, as many as topics with their matches: ordinary ones.
+KNOWN_PATH_CHARS_MAX: Final = 128
+# An answer up to this length is written in one piece, beside its head; a client that takes none holds one at most.
+SHORT_ANSWER_BYTES: Final = 16 * KIB
 # A head as a whole: a request line and three headers of the longest kind, or a hundred ordinary ones.
 HEAD_BYTES_MAX: Final = 64 * KIB
 # What a client sends after its answer is read this long: it sees the answer instead of a reset.

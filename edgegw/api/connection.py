@@ -166,6 +166,12 @@ class Connection(web.RequestHandler):
         super().resume_writing()
         self.take_by_s = 0.0
 
+    def send(self, data: bytes) -> None:
+        """Write a whole answer. Raises ConnectionResetError when the client is gone."""
+        if self._wire is None or self._wire.is_closing():
+            raise ConnectionResetError("the client is gone")
+        self._wire.write(data)
+
     # --- what the handler tells -------------------------------------------------------------------
 
     def now_s(self) -> float:

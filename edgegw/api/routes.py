@@ -416,11 +416,15 @@ def _next_link(call: Call, **more: object) -> dict[str, str]:
     return {"Link": f'<{request.rel_url.raw_path}?{text}>; rel="next"'}
 
 
-_OPTION_HEADERS = ("Idempotency-Key", "Edgegw-Class", "Edgegw-Retain", "Edgegw-TTL", "Edgegw-Time")
-
-
 def _has_options(headers: Mapping[str, str]) -> bool:
-    return any(name in headers for name in _OPTION_HEADERS)
+    # Five look-ups in a row: a generator around them costs three times as much.
+    return (
+        "Idempotency-Key" in headers
+        or "Edgegw-Class" in headers
+        or "Edgegw-Retain" in headers
+        or "Edgegw-TTL" in headers
+        or "Edgegw-Time" in headers
+    )
 
 
 def _options(headers: Mapping[str, str]) -> Options:

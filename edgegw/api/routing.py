@@ -10,7 +10,7 @@ from edgegw.api.bodies import read_body
 from edgegw.api.connection import Connection
 from edgegw.core.access import Caller
 from edgegw.errors import NotFound, RequestError
-from edgegw.limits import BODY_BYTES_MAX, DEADLINE_SLACK_S
+from edgegw.limits import BODY_BYTES_MAX, DEADLINE_SLACK_S, KNOWN_PATH_CHARS_MAX, MATCH_CACHE_MAX
 
 
 class Answer(NamedTuple):
@@ -82,6 +82,7 @@ class Router:
             methods[route.method] = route
             if route.method == "GET":
                 methods["HEAD"] = route
+        self._known: dict[str, tuple[dict[str, Route], str]] = {}  # prefixed paths that were found before
         self._rest = {path.partition("{")[0]: methods for path, methods in self._prefixed.items() if path.endswith("*}")}
 
     def find(self, request: web.BaseRequest, connection: Connection) -> tuple[Call, Route]:
@@ -93,7 +94,7 @@ class Router:
         methods = self._exact.get(path)
         name = ""
         if methods is None:
-            methods, name = self._find_prefixed(path)
+            methods, name = self._known.get(path) or self._find_prefixed(path)
         route = methods.get(request.method)
         if route is None:
             allowed = ", ".join(sorted(methods))
@@ -103,7 +104,12 @@ class Router:
     def _find_prefixed(self, path: str) -> tuple[dict[str, Route], str]:
         for prefix, methods in self._rest.items():
             if path.startswith(prefix):
-                return methods, _decoded(path[len(prefix) :])
+                found = methods, _decoded(path[len(prefix) :])
+                if len(path) <= KNOWN_PATH_CHARS_MAX:
+                    if len(self._known) >= MATCH_CACHE_MAX:
+                        del self._known[next(iter(self._known))]
+                    self._known[path] = found
+                return found
         parts = path.split("/")
         for pattern, methods in self._prefixed.items():
             wanted = pattern.split("/")

@@ -16,7 +16,9 @@ from edgegw.api.connection import BODY, WORK, Connection, Connections, Deadlines
 from edgegw.api.doors import Door
 from edgegw.api.problems import CONTENT_TYPE, RETRY_AFTER_S, problem_body, status_of
 from edgegw.api.routing import Answer, Call, Router
+from edgegw.api.short_answer import ShortAnswer, is_short, short_answer_bytes
 from edgegw.callers import Callers
+from edgegw.clock import Clock, SystemClock
 from edgegw.config import HttpConfig
 from edgegw.core.access import OPEN
 from edgegw.errors import GatewayError, RequestError, StoreError, Unauthorized
@@ -48,6 +50,7 @@ class ApiServer:
         callers: Callers,
         id_seed: str,
         deadlines: Deadlines = Deadlines(),  # noqa: B008  an immutable value
+        clock: Clock = SystemClock(),  # noqa: B008  the same
     ) -> None:
         self._router = router
         self._config = config
@@ -55,6 +58,7 @@ class ApiServer:
         self._callers = callers
         self._listeners: dict[Door, asyncio.Server] = {}
         self._deadlines = deadlines
+        self._clock = clock
         self._id_seed = id_seed
         self._requests = 0
         self._hosts: frozenset[str] = frozenset()
@@ -182,10 +186,16 @@ class ApiServer:
         finally:
             connection.request_task = None
         status = answer.status
-        response = web.Response(body=answer.body, status=status, headers={**answer.headers, "X-Request-Id": request_id})
         now_s = self._now_s()
+        response: web.StreamResponse
         if not connection.done(request, now_s):
+            response = self._response(answer, request_id)
             response.force_close()
+        elif isinstance(answer.body, bytes) and is_short(request, status, answer.body):
+            data = short_answer_bytes(status, answer.headers, request_id, answer.body, self._clock.wall_ms() // 1000)
+            response = ShortAnswer(connection.send, data)
+        else:
+            response = self._response(answer, request_id)
         children = self._children.get((route, status)) or self._child(route, status)
         children[0].inc()
         children[1].observe(int((now_s - started_s) * 1e6))
@@ -224,6 +234,10 @@ class ApiServer:
         connection.done(request, self._now_s())
         return response
 
+    def _response(self, answer: Answer, request_id: str) -> web.Response:
+        headers = {**answer.headers, "X-Request-Id": request_id, "Server": "edgegw"}
+        return web.Response(body=answer.body, status=answer.status, headers=headers)
+
     def _next_id(self) -> str:
         self._requests += 1
         return f"{self._id_seed}{self._requests:x}"
@@ -237,7 +251,7 @@ class ApiServer:
         status, body, headers = self._refuse(problem, request_id, "none")
         REQUEST_ID.reset(before)
         (self._children.get(("none", status)) or self._child("none", status))[0].inc()
-        return web.Response(body=body, status=status, headers={**headers, "X-Request-Id": request_id})
+        return self._response(Answer(status, body, headers), request_id)
 
     def _child(self, route: str, status: int) -> tuple[Counter, Histogram]:
         made = self._children[route, status] = (self._seen.labels(route, str(status)), self._took.labels(route))
