@@ -10,6 +10,7 @@ from typing import NoReturn, Protocol
 
 from edgegw.clock import Clock
 from edgegw.core.access import (
+    KNOWN,
     LOCAL,
     NOBODY,
     Caller,
@@ -103,7 +104,8 @@ class Callers:
     def refuse(self, caller: Caller, scope: str) -> NoReturn:
         """This caller lacks the scope. Raises Unauthorized(no_token) for who showed none, else Unauthorized(not_allowed)."""
         if caller is NOBODY or caller is LOCAL:
-            raise Unauthorized("no_token", f"this needs a token with the scope {scope}", _HINT, where="Authorization")
+            what = "this needs a token" if scope == KNOWN else f"this needs a token with the scope {scope}"
+            raise Unauthorized("no_token", what, _HINT, where="Authorization")
         caller.check_scope(scope)
         raise AssertionError(f"{caller.name} has the scope {scope}")
 
