@@ -22,6 +22,7 @@ class Stored:
 
     def __init__(self) -> None:
         self.messages: dict[str, list[Message]] = {"a": [], "b": []}
+        self.window_bytes = WINDOW_BYTES_MAX
         self.gone = 0
         self.reads = 0
         self.meanwhile: Callable[[], Awaitable[None]] | None = None

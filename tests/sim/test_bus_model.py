@@ -483,6 +483,7 @@ class BusMachine(RuleBasedStateMachine):
             self.judge.letter(self.real(letter.origin.consumer), letter)
 
 
+@pytest.mark.timeout(240)
 def test_the_bus_behaves_as_its_model() -> None:
     BusMachine.seen.clear()
     run_state_machine_as_test(BusMachine, settings=settings(max_examples=80, stateful_step_count=50))
