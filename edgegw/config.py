@@ -159,7 +159,8 @@ class StreamConfig:
         default=None,
         metadata=setting(
             integer(STREAM_BYTES_MIN, STREAM_BYTES_SETTING_MAX),
-            "bytes on disk; when not set, 25 % of the space free when it is made, at most 512 MiB (`dead-letter`: 64 MiB; `host`: 8 MiB)",
+            "bytes on disk; when not set, 25 % of the space free when it is made,"
+            " at most 512 MiB (`dead-letter`: 64 MiB; `host`: 8 MiB)",
         ),
     )
     rows_max: int = field(default=0, metadata=setting(integer(0, STREAM_ROWS_MAX), "messages kept; 0 is no bound"))

@@ -23,6 +23,13 @@ class EventReader:
         self._port = port
         self._path = path
         self.delays_s: list[float] = []
+        self._more = asyncio.Event()
+
+    async def has(self, count: int) -> None:
+        """Until so many events came."""
+        while len(self.delays_s) < count:
+            self._more.clear()
+            await self._more.wait()
 
     async def run(self, connected: asyncio.Semaphore) -> None:
         """Read until cancelled; releases `connected` when the stream stands. Raises BenchError."""
@@ -42,6 +49,7 @@ class EventReader:
                 for match in _STAMP.finditer(data):
                     self.delays_s.append((now_us - int(match[1])) / 1e6)
                     end = match.end()
+                self._more.set()
                 rest = data[max(end, len(data) - 64) :]
         finally:
             writer.close()

@@ -45,8 +45,7 @@ async def measure(port: int, rate: float, streams: int, seconds: float) -> dict[
     wanted = round(seconds * rate) * streams
     with suppress(TimeoutError):
         async with asyncio.timeout(10):
-            while sum(len(reader.delays_s) for reader in readers) < wanted:
-                await asyncio.sleep(0.05)
+            await asyncio.gather(*(reader.has(wanted // streams) for reader in readers))
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
