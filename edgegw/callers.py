@@ -88,18 +88,20 @@ class Callers:
         if scheme.lower() != "bearer":
             raise Unauthorized("bad_token", "this kind of authorization is not known here", _HINT, where="Authorization")
         held = self._by_digest.get(digest_of(secret.strip()))
-        if held is None or held.caller.is_over:
-            raise Unauthorized("bad_token", "this token is not known here, or was revoked", _HINT, where="Authorization")
-        now_ms = self._clock.wall_ms()
-        if held.caller.has_ended(now_ms):
-            raise Unauthorized(
-                "expired_token",
-                f"{held.caller.name} has expired",
-                "make a new one with `edgegw token create`",
-                where="Authorization",
-            )
-        held.used_ms = now_ms
+        if held is None:
+            raise _unknown()
+        self.check_lasting(held.caller)
+        held.used_ms = self._clock.wall_ms()
         return held.caller
+
+    def check_lasting(self, caller: Caller) -> None:
+        """Whether what it was let in with still holds, after a wait. Raises Unauthorized(bad_token, expired_token)."""
+        if caller.is_over:
+            raise _unknown()
+        if self.has_ended(caller):
+            raise Unauthorized(
+                "expired_token", f"{caller.name} has expired", "make a new one with `edgegw token create`", where="Authorization"
+            )
 
     def refuse(self, caller: Caller, scope: str) -> NoReturn:
         """This caller lacks the scope. Raises Unauthorized(no_token) for who showed none, else Unauthorized(not_allowed)."""
@@ -155,6 +157,10 @@ class Callers:
     def _hold(self, token: Token) -> Held:
         held = self._by_name[token.name] = self._by_digest[token.digest] = Held(token)
         return held
+
+
+def _unknown() -> Unauthorized:
+    return Unauthorized("bad_token", "this token is not known here, or was revoked", _HINT, where="Authorization")
 
 
 def token_json(held: Held) -> dict[str, object]:

@@ -118,6 +118,9 @@ def _dropped_in(folder: Path, sources: Sources) -> list[Path]:
         return []
     if len(found) > CONFIG_FILES_MAX:
         _unreadable(folder, f"has {len(found)} files, more than {CONFIG_FILES_MAX}", sources)
+    for pipe in [path for path in found if path.is_fifo()]:  # reading would wait for a writer, and a reload for ever
+        _unreadable(pipe, "is a pipe, and no file", sources)
+        found.remove(pipe)
     return found[:CONFIG_FILES_MAX]
 
 

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import os
 import random
+import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -30,7 +31,7 @@ from edgegw.errors import StoreError
 from edgegw.gateway_http import HttpPart
 from edgegw.gateway_links import Links
 from edgegw.gateway_parts import LogPart, ProcessPart, ServicesPart, StreamsPart
-from edgegw.limits import HEALTH_STALL_S, SETTLE_S, SWITCH_INTERVAL_S, TICK_S
+from edgegw.limits import CONNECTIONS_MAX, FILES_OWN_MAX, HEALTH_STALL_S, SETTLE_S, SWITCH_INTERVAL_S, TICK_S
 from edgegw.notify import Supervisor, Watchdog
 from edgegw.observe.log import Log, setup
 from edgegw.observe.loop_lag import LoopLag
@@ -56,6 +57,8 @@ def run(inputs: Inputs, reading: Reading) -> int:
     `reading` is what `inputs` said at the start; they are read again at each reload.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    os.umask(os.umask(0o027) | 0o027)  # messages are not for every user of the machine, whoever made the data folder
+    _allow_files()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         supervisor = Supervisor.from_environ(os.environ, os.getpid())
         runner.run(Gateway(inputs, reading, SystemClock(), supervisor, set_up_log=_log_to_stderr).run())
@@ -76,6 +79,16 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def _boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+
+
+def _allow_files() -> None:
+    """1,024 descriptors, as services get them, are fewer than so many connections and the store need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS_MAX + FILES_OWN_MAX
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _settle_memory() -> None:

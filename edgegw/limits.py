@@ -123,6 +123,8 @@ PORT_MAX: Final = 65_535
 STOP_TIMEOUT_S_MAX: Final = 80
 # Connections cost about 20 KiB and a descriptor each: 16,384 are 320 MiB, the most a board has to give.
 CONNECTIONS_MAX: Final = 16_384
+# Descriptors beside those of clients: the store, listening sockets, links with their connections, files that are read.
+FILES_OWN_MAX: Final = 1024
 # Below, the ordinary fsync of a tired SD card is already an error.
 REQUEST_TIMEOUT_S_MIN: Final = 0.1
 # Above, clients and proxies have given up (60 s is their usual default), and the answer reaches nobody.
@@ -158,6 +160,10 @@ LINK_BACKOFF_CAP_S: Final = 60.0
 LINK_BATCH_BYTES: Final = 384 * KIB
 # An upstream that says 413 gets smaller requests, down to this.
 LINK_BATCH_BYTES_MIN: Final = 16 * KIB
+# Tries after which a request that does not get through is cut in halves: fewer are an ordinary mishap.
+LINK_CUT_AFTER: Final = 3
+# Parcels that were taken and not recorded, because the disk is slow or full; then the link waits, for a crash would repeat them.
+LINK_UNRECORDED_MAX: Final = 256
 # Blocks that the backlog lane of a link reads ahead: a few requests, so that the next is there.
 LINK_AHEAD_BLOCKS: Final = 8
 # Messages that its live lane holds: a few requests as well.
@@ -395,6 +401,8 @@ WINDOW_BYTES_MIN: Final = 16 * KIB
 # --- access -------------------------------------------------------------------------------------
 # 256 bits: nobody guesses one, whatever the rate.
 TOKEN_RANDOM_BYTES: Final = 32
+# How long `edgegw token` waits for a data folder that somebody has who does not answer: a gateway starts in less.
+TOKEN_FOLDER_S: Final = 3.0
 # All are held in memory, about 1 KiB each, more with topics; a fleet of devices with a token each fits.
 TOKENS_MAX: Final = 4096
 # Topic filters of one token: more are a list that wants a wildcard.
@@ -409,6 +417,8 @@ TOKEN_EXPIRY_S_MAX: Final = 10 * 366 * 86_400
 PEER_GROUPS_MAX: Final = 256
 # sun_path of struct sockaddr_un has 108 bytes, one of them the NUL.
 UNIX_PATH_BYTES_MAX: Final = 107
+# How long the making of a Unix socket waits for another gateway that makes one in the same folder, which takes a millisecond.
+SOCKET_FOLDER_S: Final = 0.5
 # A chain of certificates has some KiB; more is a wrong path.
 CERTIFICATE_BYTES_MAX: Final = MIB
 # So long before a certificate expires its condition is raised: the one after it is usually a third of its life old by then.
@@ -417,6 +427,8 @@ CERTIFICATE_WARNING_S: Final = 30 * 86_400
 CERTIFICATE_LOOK_S: Final = 3600.0
 # TLS sends records of at most so many bytes of plain text, RFC 8446 section 5.1.
 TLS_RECORD_BYTES: Final = 16 * KIB
+# What OpenSSL may say of its own accord on one connection after its handshake: 2,000 key updates. One is due in 2^24 records.
+TLS_UNASKED_BYTES_MAX: Final = 64 * KIB
 # Connections over TLS at once, handshakes under way included; http.connections_max bounds them together with the others.
 # 64 MiB are what a board with 256 has to give. One costs 40 KiB: measured with 800 of them after a request each it is 35, a
 # plain one 13, and it has a little more in its handshake.
@@ -427,6 +439,10 @@ STATE_BUSY_S: Final = 5.0
 CALLER_MATCHES_CACHED_MAX: Final = 64
 
 # --- HTTP connections ---------------------------------------------------------------------------
+# When all connections are taken, one that has not sent a whole head for this long makes room first: honest ones take less.
+HEAD_PATIENCE_S: Final = 1.0
+# Connections of the Unix socket beyond the bound: whoever fills it from outside does not keep the operator out.
+UNIX_CONNECTIONS_EXTRA: Final = 16
 # Requests that a client sends ahead of an answer: eight ordinary ones; what is beyond waits in the kernel, not in our memory.
 EARLY_BYTES_MAX: Final = 64 * KIB
 # Paths of topics that are remembered decoded, as many as topics with their matches: ordinary ones.

@@ -60,7 +60,7 @@ class Subscription:
         """A message was committed; called in order."""
         if message.stream in self._behind or (self.stream is not None and message.stream != self.stream):
             return
-        size_bytes = len(message.payload)
+        size_bytes = len(message.payload) + len(message.topic)  # one may be as long as many others
         full = len(self._window) >= WINDOW_MESSAGES_MAX or self._window_bytes + size_bytes > self._backlog.window_bytes
         if full and self._window:
             self._behind[message.stream] = message.seq - 1

@@ -70,6 +70,12 @@ def test_files_are_read_in_the_order_of_their_names(file: Path) -> None:
     assert values(sources)["log"] == {"level": "19.toml"}
 
 
+def test_a_pipe_is_not_waited_for(file: Path) -> None:
+    file.write_text("")
+    os.mkfifo(file.parent / "conf.d" / "a.toml")
+    assert faults(file) == ["conf.d/a.toml: is a pipe, and no file"]
+
+
 def test_streams_merge_by_name(file: Path) -> None:
     file.write_text('[[stream]]\nname = "b"\ntopics = ["b"]\nrows_max = 1\n[[stream]]\nname = "a"\nrows_max = 2\n')
     (file.parent / "conf.d" / "x.toml").write_text(

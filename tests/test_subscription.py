@@ -121,11 +121,19 @@ async def test_the_window_is_bounded_in_bytes_and_one_large_message_still_passes
     stored.commit(subscription, payload=bytes(WINDOW_BYTES_MAX + 1))
     for _ in range(5):
         stored.commit(subscription, payload=bytes(WINDOW_BYTES_MAX // 3))
-    assert subscription.queued == (1, WINDOW_BYTES_MAX + 1)
+    assert subscription.queued == (1, WINDOW_BYTES_MAX + 2)
     assert seqs(await drained(subscription, 6)) == list(range(1, 7))
     for _ in range(5):
-        stored.commit(subscription, payload=bytes(WINDOW_BYTES_MAX // 3))
-    assert subscription.queued[0] == 3
+        stored.commit(subscription, payload=bytes(WINDOW_BYTES_MAX // 3 - 1))
+    assert subscription.queued == (3, WINDOW_BYTES_MAX // 3 * 3)
+
+
+async def test_long_topics_count_as_well() -> None:
+    stored = Stored()
+    subscription = subscription_of(stored)
+    for seq in range(1, 20):
+        subscription.offer(Message("a", seq, "t" * 65_000, 0, OCTETS, b""))
+    assert subscription.queued[0] == WINDOW_BYTES_MAX // 65_000
 
 
 async def test_what_comes_while_it_reads_is_neither_lost_nor_doubled() -> None:

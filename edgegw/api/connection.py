@@ -34,11 +34,13 @@ from edgegw.limits import (
     DEADLINE_SWEEP_S,
     EARLY_BYTES_MAX,
     HEAD_BYTES_MAX,
+    HEAD_PATIENCE_S,
     HEAD_S_MAX,
     KEEP_ALIVE_S,
     LINGER_S_MAX,
     TAKE_S_MAX,
     TLS_CONNECTIONS_MAX,
+    UNIX_CONNECTIONS_EXTRA,
 )
 
 IDLE, HEAD, BODY, WORK, LAST = "idle", "head", "body", "work", "last"
@@ -180,6 +182,7 @@ class Connection(web.RequestHandler):
 
     def begin(self, now_s: float, content: StreamReader) -> None:
         """The blank line came; called by the handler first of all."""
+        self._connections.asked(self)
         if self.phase is IDLE:
             self._connections.busy(self)
         self.phase = BODY
@@ -337,7 +340,10 @@ class Connection(web.RequestHandler):
 
 
 class Connections:
-    """All open connections: bounded, swept for deadlines. Beyond the bound the longest idle one makes room.
+    """All open connections: bounded, swept for deadlines. Beyond the bound one makes room for another.
+
+    That is the one that has been silent for too long since it was accepted, else the longest idle one, else the one whose first
+    head is longest on its way: half-open connections by the thousand then keep nobody out, and cost nobody the connection.
 
     `refusal(problem, cause)` makes the answer to what never became a request, or failed below the handler.
     """
@@ -358,6 +364,7 @@ class Connections:
         self._open: set[Connection] = set()
         self._encrypted = 0  # of those
         self._idle: dict[Connection, None] = {}  # the longest idle first
+        self._new: dict[Connection, None] = {}  # those that never sent a whole head, the oldest first
         self._refusal = refusal
         self.deadlines = deadlines
         self.now_s = loop.time
@@ -390,24 +397,38 @@ class Connections:
         """Make room for it, or refuse it."""
         self._open.add(connection)
         self._encrypted += connection.is_encrypted
-        if connection.is_encrypted and self._encrypted > TLS_CONNECTIONS_MAX:
-            oldest = next((each for each in self._idle if each.is_encrypted), None)
-        elif len(self._open) > self.most:
-            oldest = next(iter(self._idle), None)
-        else:
-            return
-        if oldest is not None:
-            del self._idle[oldest]
+        most = self.most + (UNIX_CONNECTIONS_EXTRA if connection.door.is_unix else 0)
+        is_beyond = connection.is_encrypted and self._encrypted > TLS_CONNECTIONS_MAX
+        if is_beyond or len(self._open) > most:
+            oldest = self._dispensable(is_encrypted=is_beyond)
+            if oldest is None:
+                self._refuse(connection)
+                return
+            self._idle.pop(oldest, None)
+            self._new.pop(oldest, None)
             oldest.abort()
-        else:
-            self.refused += 1
-            connection.refuse(
-                Busy(
-                    "connections_full",
-                    f"{len(self._open) - 1} connections are open and none is idle",
-                    "close some, or raise http.connections_max",
-                )
+        self._new[connection] = None
+
+    def _refuse(self, connection: Connection) -> None:
+        self.refused += 1
+        connection.refuse(
+            Busy(
+                "connections_full",
+                f"{len(self._open) - 1} connections are open and none is idle",
+                "close some, or raise http.connections_max",
             )
+        )
+
+    def _dispensable(self, *, is_encrypted: bool) -> Connection | None:
+        """Who makes room: of all, or of the encrypted ones."""
+        idle, new = (next((each for each in of if each.is_encrypted or not is_encrypted), None) for of in (self._idle, self._new))
+        if new is not None and (idle is None or new.deadline_s - self.deadlines.head_s + HEAD_PATIENCE_S <= self.now_s()):
+            return new
+        return idle
+
+    def asked(self, connection: Connection) -> None:
+        """Its first head is complete."""
+        self._new.pop(connection, None)
 
     def closed(self, connection: Connection) -> None:
         """It is gone."""
@@ -415,6 +436,7 @@ class Connections:
             self._open.discard(connection)
             self._encrypted -= connection.is_encrypted
         self._idle.pop(connection, None)
+        self._new.pop(connection, None)
         if not self._open:
             self._emptied.set()
 

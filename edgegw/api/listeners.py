@@ -7,8 +7,8 @@ not. TLS files are read at each, so that a certificate that was renewed in place
 import errno
 import os
 import socket
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -116,7 +116,7 @@ class Listeners:
         """Make what another configuration needs. Raises ConfigError, GatewayError(cannot_listen, socket_in_use)."""
         assert self._tcp is not None
         tls = _tls_of(config)
-        tcp = _tcp_socket(config.listen) if config.listen != self._config.listen else None
+        tcp = _tcp_socket(config.listen, self._tcp.sock) if config.listen != self._config.listen else None
         try:
             _check_exposed(Door(tcp or self._tcp.sock, tls=tls), config, tokens, self._data)
             unix = self._make_unix(config) if config.socket != self._config.socket else None
@@ -241,17 +241,19 @@ def _sort(handed: Mapping[str, Sequence[socket.socket]]) -> tuple[socket.socket 
     return found.get(False), found.get(True)
 
 
-def _tcp_socket(address: str) -> socket.socket:
-    """A socket that listens. Raises GatewayError(cannot_listen)."""
+def _tcp_socket(address: str, before: socket.socket | None = None) -> socket.socket:
+    """A socket that listens; it may have the port of the one that it is to replace. Raises GatewayError(cannot_listen)."""
     host, port = split_address(address)
+    siblings = [] if before is None or before.getsockname()[1] != port else [before]
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if host == "::":  # all addresses are meant, whatever the sysctl of this machine says
             with suppress(OSError):  # a kernel with IPv6 only
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        sock.bind((host, port))
-        sock.listen(LISTEN_BACKLOG)  # two may bind an address; the first who listens has it
+        with _sharing_a_port(sock, *siblings):
+            sock.bind((host, port))
+            sock.listen(LISTEN_BACKLOG)  # two may bind an address; the first who listens has it
     except OSError as exc:
         sock.close()
         hint = "choose another address with http.listen or --listen"
@@ -259,6 +261,22 @@ def _tcp_socket(address: str) -> socket.socket:
             hint = f"stop what listens there, or {hint}"
         raise GatewayError("cannot_listen", f"cannot listen on {address}: {exc.strerror}", hint) from exc
     return sock
+
+
+@contextmanager
+def _sharing_a_port(sock: socket.socket, *siblings: socket.socket) -> Iterator[None]:
+    """From 127.0.0.1 to 0.0.0.0 and back the port stays, and the old one must listen until the new one does.
+
+    The kernel lets them while each of them says so, and nobody else in: before and after, they say no such thing.
+    """
+    sharing = [sock, *siblings] if siblings else []
+    try:
+        for each in sharing:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        yield
+    finally:
+        for each in sharing:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
 
 
 def _shown_address(sock: socket.socket) -> str:

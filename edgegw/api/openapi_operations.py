@@ -20,6 +20,7 @@ from edgegw.api.openapi_schemas import (
     text,
 )
 from edgegw.core.columns import CONTENT_TYPE as COLUMNS
+from edgegw.core.columns import SENDER
 from edgegw.core.record import JSON, OCTETS
 from edgegw.limits import (
     FETCH_WAIT_S_MAX,
@@ -146,9 +147,9 @@ def _publishing() -> Iterator[Operation]:
         },
         (
             *_PUBLISHES, "unknown_field", "bad_json", "bad_msgpack", "bad_batch", "bad_entry", "bad_payload",
-            "batch_too_large", "unsupported_type", "too_many_ranges", *_PUBLISH_FULL, *_STORES,
+            "batch_too_large", "unsupported_type", "too_many_ranges", "link_loop", *_PUBLISH_FULL, *_STORES,
         ),
-        (_CLASS,),
+        (_CLASS, header(SENDER, text(), "of a link: the store it sends from, so that one which posts to itself is told")),
         (
             True,
             f"an array of messages: as JSON, as msgpack (payloads may be bytes), one message a line ({_NDJSON}), or from another"

@@ -52,6 +52,7 @@ CODES: Final[dict[str, tuple[int, str]]] = {
     "unsupported_type": (415, "a batch is JSON, msgpack or NDJSON"),
     "key_reused": (422, "the key stands for another message"),
     "too_many_ranges": (409, "an origin whose ranges have too many gaps between them"),
+    "link_loop": (508, "a link of this gateway posts to the gateway itself; nothing was stored"),
     "busy": (429, "the disk is behind; nothing was stored"),
     "store_full": (503, "the stream or the disk is full; nothing was stored"),
     "retained_full": (503, "too many topics have a last value; nothing was stored"),

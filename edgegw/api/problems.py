@@ -37,6 +37,7 @@ STATUS: Final[tuple[tuple[type[GatewayError], int], ...]] = (
 # Codes whose status is not their class's.
 CODE_STATUS: Final = {
     "key_reused": 422,
+    "link_loop": 508,
     # A place that the stream does not have now may be right for another: the request is well formed, the state is not the one.
     "beyond_end": 409,
     # The same, where the machine is what does not fit.

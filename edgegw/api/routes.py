@@ -30,6 +30,7 @@ from edgegw.conditions import Conditions
 from edgegw.consumer import LINK_CONSUMERS, Consumer
 from edgegw.core.access import KNOWN, OPEN, PUBLISH, SUBSCRIBE
 from edgegw.core.columns import CONTENT_TYPE as COLUMNS
+from edgegw.core.columns import SENDER
 from edgegw.core.cursor import Terms
 from edgegw.core.record import OCTETS, Gap, Message
 from edgegw.core.times import parse_time_us
@@ -57,6 +58,7 @@ CLASSES = ("memory", "crash", "power")
 CLASS = "power"  # what every receipt reaches until streams may choose less
 _JSON_HEADERS = {"Content-Type": "application/json"}
 _TEXT_HEADERS = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+_WORDS_HINT = "/v1/status says why, with a token"
 _NAME_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 _TERMS_FIELDS = frozenset({"filter", "stream", "start", "max_inflight", "ack_wait_s", "max_deliver"})
 
@@ -114,9 +116,12 @@ class Routes:
         return Answer(200 if self._is_healthy() else 503, b"", {})
 
     async def readyz(self, call: Call) -> Answer:
-        """Whether every required condition is good."""
+        """Whether every required condition is good. Who is not known is not told the words: they name files and upstreams."""
         Query(call)
-        return _json(200 if self._conditions.is_ready else 503, {"conditions": self._conditions.snapshot()})
+        conditions = self._conditions.snapshot()
+        if KNOWN not in call.caller.scopes:
+            conditions = [{**each, "what": "", "hint": _WORDS_HINT if each["what"] else ""} for each in conditions]
+        return _json(200 if self._conditions.is_ready else 503, {"conditions": conditions})
 
     async def metrics(self, call: Call) -> Answer:
         """Prometheus text 0.0.4."""
@@ -124,13 +129,18 @@ class Routes:
         return Answer(200, self._metrics.render().encode(), _TEXT_HEADERS)
 
     async def status(self, call: Call) -> Answer:
-        """Both ledgers and the state of the process."""
+        """Both ledgers and the state of the process; of consumers, those that the caller may read."""
         Query(call)
         now_ms = self._clock.wall_ms()
+        may = call.caller.may_subscribe
         body = self._status() | {
             "conditions": self._conditions.snapshot(),
             "streams": {name: stream_status(stats, now_ms) for name, stats in sorted(self._bus.streams.items())},
-            "consumers": {name: consumer_status(consumer, self._bus) for name, consumer in sorted(self._bus.consumers.items())},
+            "consumers": {
+                name: consumer_status(consumer, self._bus)
+                for name, consumer in sorted(self._bus.consumers.items())
+                if may(consumer.ledger.terms.filter)
+            },
         }
         return _json(200, body)
 
@@ -167,6 +177,8 @@ class Routes:
         Query(call)
         headers = call.request.headers
         _check_class(headers)
+        if headers.get(SENDER) == self._bus.epoch:  # each message would come round for ever
+            raise Conflict("link_loop", "this gateway sent it itself", "let the url of the link name another gateway")
         if headers.get("Content-Type", "").lower() == COLUMNS:
             return await self._publish_columns(call)
         body = await call.body()

@@ -168,6 +168,8 @@ class ApiServer:
                 self._callers.refuse(caller, found.scope)
             call.caller = caller
             answer = await found.handler(call)
+            if connection.is_waiting:
+                self._callers.check_lasting(caller)
             if not isinstance(answer.body, bytes):
                 return await self._stream(request, call, answer, request_id, route)
         except GatewayError as exc:

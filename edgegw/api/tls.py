@@ -92,6 +92,8 @@ def certificate_validity(path: Path) -> Validity:
 
 def _read(path: Path) -> bytes:
     try:
+        if path.is_fifo():  # reading would wait for a writer, and everybody for us
+            raise _bad(f"{path} is a pipe, and no file")
         with path.open("rb") as file:
             content = file.read(CERTIFICATE_BYTES_MAX + 1)
     except OSError as exc:

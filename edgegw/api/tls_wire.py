@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from edgegw.errors import RequestError
-from edgegw.limits import TLS_RECORD_BYTES
+from edgegw.limits import TLS_RECORD_BYTES, TLS_UNASKED_BYTES_MAX
 from edgegw.observe.log import Log
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class TlsWire(asyncio.Transport, asyncio.Protocol):
         self._is_paused = False
         self._is_closing = False
         self._has_ended = False  # the other side sends no more
+        self._unasked_bytes = 0  # sent since the handshake, and no part of any answer
 
     # --- protocol: what the TCP transport tells ---------------------------------------------------
 
@@ -193,11 +194,26 @@ class TlsWire(asyncio.Transport, asyncio.Protocol):
             except ssl.SSLError as exc:
                 self._fail(exc)
                 return
+            if not self._answer():
+                return
             if data:
                 self._above.data_received(data)
             else:
                 self._end()
+        self._answer()
+
+    def _answer(self) -> bool:
+        """Send what OpenSSL says of its own accord, a key update for each that is asked for; whether the connection lives on.
+
+        Asked for without end, and not taken, that would fill our memory: nobody has reason to ask for as many as this bears.
+        """
+        self._unasked_bytes += self._outgoing.pending
         self._flush()
+        if self._unasked_bytes <= TLS_UNASKED_BYTES_MAX:
+            return True
+        _log.info("tls.refused", reason="TOO_MANY_KEY_UPDATES")
+        self.abort()
+        return False
 
     def _end(self) -> None:
         """The other side sends no more."""

@@ -4,13 +4,18 @@ One that nobody answers on is replaced, one that somebody answers on never. Wher
 points to it, so that a command which knows the data folder finds its gateway.
 """
 
+import fcntl
 import os
 import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Final
 
 from edgegw.errors import ConfigError, GatewayError
-from edgegw.limits import LISTEN_BACKLOG, UNIX_PATH_BYTES_MAX
+from edgegw.limits import LISTEN_BACKLOG, SOCKET_FOLDER_S, UNIX_PATH_BYTES_MAX
 from edgegw.observe.log import Log
 
 _log = Log(__name__)
@@ -37,8 +42,9 @@ class UnixSocket:
             )
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            _clear_stale(path)
-            self._bind()
+            with _alone_in(path.parent):
+                _clear_stale(path)
+                self._bind()
             self._inode = path.stat().st_ino
         except OSError as exc:
             self.sock.close()
@@ -103,6 +109,34 @@ def group_id() -> int | None:
         return None
 
 
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Two that start at once look for a stale file one after the other: a socket that does not listen yet looks stale.
+
+    Whoever may read the folder may hold its lock, so it is not waited for without end: then it is as it was without one.
+    """
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:  # not for us to read, or not there: binding says what matters of that
+        yield
+        return
+    try:
+        give_up_s = time.monotonic() + SOCKET_FOLDER_S
+        while not _is_locked(fd) and time.monotonic() < give_up_s:
+            Event().wait(SOCKET_FOLDER_S / 100)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _is_locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # somebody has it, or the file system knows no locks
+        return False
+    return True
+
+
 def _clear_stale(path: Path) -> None:
     """Remove what a dead gateway left. Raises GatewayError(socket_in_use) when it is not dead, or no socket."""
     if path.is_symlink() and path.name == SOCKET_NAME:  # a gateway with its socket elsewhere
@@ -111,12 +145,13 @@ def _clear_stale(path: Path) -> None:
         return
     if not path.is_socket():
         raise GatewayError("socket_in_use", f"{path} is there, and is no socket", _HINT)
-    if _answers(path):
+    if is_answering(path):
         raise GatewayError("socket_in_use", f"another gateway listens on {path}", f"stop it first, or {_HINT}")
     path.unlink()
 
 
-def _answers(path: Path) -> bool:
+def is_answering(path: Path) -> bool:
+    """Whether somebody listens there. Raises OSError when that cannot be known."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:

@@ -25,6 +25,8 @@ def run(args: argparse.Namespace) -> int:
     """Run until told to stop. Raises ConfigError, and what the gateway cannot start without."""
     options = {"gateway.data": args.data, "http.listen": args.listen}
     overrides = {key: text for key, text in options.items() if text is not None}
+    if args.lan:
+        overrides["http.allow_plaintext"] = "true"  # before --listen is judged, which may name an address of the network
     inputs = Inputs(args.config or DEFAULT_FILE, dict(os.environ), overrides, must_exist=args.config is not None)
     reading = inputs.read()
     if args.lan:

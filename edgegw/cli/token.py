@@ -9,10 +9,12 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from threading import Event
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from edgegw.cli.client import GatewayClient, Target, add_target_options, target_of
@@ -20,6 +22,10 @@ from edgegw.config import read_config
 from edgegw.config_source import DEFAULT_FILE
 from edgegw.core.access import SCOPES
 from edgegw.errors import ConfigError, StoreError
+from edgegw.limits import TOKEN_FOLDER_S
+
+if TYPE_CHECKING:
+    from edgegw.store.disk import DataFolder
 
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _Row = dict[str, Any]
@@ -118,12 +124,9 @@ def _place(args: argparse.Namespace, *, is_made: bool = False) -> Iterator[Targe
     folder = DataFolder(data)
     # No token goes along: by this way we are known as who we are.
     try:
-        folder.acquire()
-    except StoreError as error:
-        if error.code != "data_folder_in_use":
-            raise
-        yield Target("localhost", 80, socket_path=str(data / SOCKET_NAME))
-        return
+        if not _is_held(folder, data / SOCKET_NAME):
+            yield Target("localhost", 80, socket_path=str(data / SOCKET_NAME))
+            return
     except ConfigError:
         public = RUN_FOLDER / SOCKET_NAME  # who is in the group only gets in here
         if not os.access(public, os.W_OK):
@@ -134,6 +137,26 @@ def _place(args: argparse.Namespace, *, is_made: bool = False) -> Iterator[Targe
         yield data
     finally:
         folder.release()
+
+
+def _is_held(folder: "DataFolder", path: Path) -> bool:
+    """Whether the folder is ours now, else a gateway is to be asked. Raises ConfigError, StoreError.
+
+    Another command, and a gateway that starts or stops, have the folder for a moment and answer nobody.
+    """
+    from edgegw.api.unix_socket import is_answering
+
+    give_up_s = time.monotonic() + TOKEN_FOLDER_S
+    while True:
+        try:
+            folder.acquire()
+            return True
+        except StoreError as error:
+            if error.code != "data_folder_in_use":
+                raise
+        if is_answering(path) or time.monotonic() >= give_up_s:
+            return False
+        Event().wait(TOKEN_FOLDER_S / 100)
 
 
 class _Tokens:

@@ -8,7 +8,8 @@
     HALF_OPEN   success      → CLOSED
     HALF_OPEN   failure      → OPEN        a longer wait
 
-The waits are those of `core.retry.Backoff`, and never shorter than what the peer asks for (Retry-After).
+The waits are those of `core.retry.Backoff`, and never shorter than what the peer asks for (Retry-After): a success that was
+under way when it asked does not shorten that either.
 """
 
 from enum import StrEnum
@@ -34,6 +35,7 @@ class Breaker:
         self.state = BreakerState.CLOSED
         self.failures = 0  # in a row
         self.wait_until_s = 0.0
+        self._asked_until_s = 0.0  # by the peer
 
     def wait_s(self, now_s: float) -> float:
         """How long no request may go; 0 when one may."""
@@ -53,13 +55,17 @@ class Breaker:
 
     def succeed(self) -> None:
         """The peer answered as it should."""
-        self.state, self.failures, self.wait_until_s, self._is_asking = BreakerState.CLOSED, 0, 0.0, False
+        self.state, self.failures, self._is_asking = BreakerState.CLOSED, 0, False
+        self.wait_until_s = self._asked_until_s
 
     def fail(self, now_s: float, random01: float, at_least_s: float = 0.0) -> None:
         """It did not; `at_least_s` is what it asked for."""
+        if at_least_s > 0:
+            self._asked_until_s = max(self._asked_until_s, now_s + at_least_s)
+            self.wait_until_s = max(self.wait_until_s, self._asked_until_s)
         if self.state is BreakerState.OPEN:
-            return  # sent before it opened: says nothing new
-        delay_s = max(self._backoff.next_delay(self.failures, random01), at_least_s)
+            return  # sent before it opened: says nothing new but how long to wait
+        delay_s = self._backoff.next_delay(self.failures, random01)
         self.failures += 1
         self._is_asking = False
         self.wait_until_s = max(self.wait_until_s, now_s + delay_s)

@@ -29,9 +29,13 @@ import msgpack
 from edgegw.core.block import Block
 
 CONTENT_TYPE = "application/vnd.edgegw.columns"
+# The header, in any form of batch, by which a gateway knows what it sent itself: the epoch of the sender's store.
+SENDER = "Edgegw-Sender"
 VERSION = 1
 _ORIGIN_BYTES_MAX = 255
 _SEQ_MAX = 2**48
+# The array itself and its columns, with a few to spare: a body of empty arrays would take sixty times its size.
+_ARRAYS_MAX = 16
 
 
 class Received(NamedTuple):
@@ -68,7 +72,7 @@ def encode(origin: str, first: int, last: int, block: Block, now_ms: int, *, pre
 def decode(body: bytes, most: int) -> Received:
     """What `encode` made; ValueError says what is wrong with it. At most `most` messages."""
     try:
-        columns = msgpack.unpackb(body)
+        columns = _unpacked(body, most)
     except (ValueError, RecursionError, OverflowError) as exc:
         raise ValueError(f"it is not msgpack: {str(exc) or type(exc).__name__}") from exc
     if not isinstance(columns, list) or len(columns) != 12 or columns[0] != VERSION:
@@ -109,6 +113,23 @@ def decode(body: bytes, most: int) -> Received:
 
 
 # --- columns ------------------------------------------------------------------------------------
+
+
+def _unpacked(body: bytes, most: int) -> Any:
+    arrays = 0
+
+    def count(array: list[Any]) -> list[Any]:
+        nonlocal arrays
+        arrays += 1
+        if arrays > _ARRAYS_MAX:
+            raise ValueError(f"it has more than {_ARRAYS_MAX} arrays")
+        return array
+
+    return msgpack.unpackb(body, list_hook=count, object_hook=_refuse_map, max_array_len=max(12, 2 * most), max_ext_len=0)
+
+
+def _refuse_map(_: object) -> None:
+    raise ValueError("it has a map")
 
 
 def _indexed(names: list[str]) -> tuple[list[str], int | bytes | list[int]]:

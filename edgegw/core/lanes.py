@@ -47,13 +47,21 @@ class Parcel:
     def __len__(self) -> int:
         return 0 if self.block is None else len(self.block)
 
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in a request."""
+        return 0 if self.block is None else self.block.size_bytes
+
     def halves(self) -> tuple["Parcel", "Parcel"]:
         """Two parcels that stand for the same range; it has two messages at least."""
         assert self.block is not None
         middle = len(self.block) // 2
         border = self.block.seqs[middle]
         left, right = self.block.part(0, middle), self.block.part(middle, len(self.block))
-        return Parcel(self.lane, self.first, border - 1, left), Parcel(self.lane, border, self.last, right)
+        halves = Parcel(self.lane, self.first, border - 1, left), Parcel(self.lane, border, self.last, right)
+        for half in halves:
+            half.tries = self.tries
+        return halves
 
 
 class _Live:

@@ -47,3 +47,9 @@ def above(runs: Runs, floor: int) -> tuple[int, Runs]:
         else:
             rest.append((first, last))
     return floor, tuple(rest)
+
+
+def run_around(runs: Runs, first: int, last: int) -> tuple[int, int]:
+    """From `first` to `last`, and on over the runs that touch or overlap it."""
+    touching = [run for run in runs if run[1] >= first - 1 and run[0] <= last + 1]
+    return min([first, *(run[0] for run in touching)]), max([last, *(run[1] for run in touching)])

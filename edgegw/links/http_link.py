@@ -5,11 +5,14 @@ Four kinds of tasks share one `core.lanes.Lanes`, and nothing else:
     live reader      a live subscription → the live lane; straight from memory while the upstream keeps up
     backlog reader   the stream on disk → the backlog lane
     senders          a parcel at a time: body, request, verdict; at most `Congestion.window` of them at work
-    recorder         parcels the upstream took → one `Settle` a second
+    recorder         what the upstream took → one `Settle` a second
 
-What an answer means is `upstream.py`'s, when to try again `core.breaker`'s, how much at once `core.pacing`'s. A parcel that was
-not taken is kept and sent again under the same keys, so an upstream that knows keys takes each message once. What a crash
-forgets is at most a second of records: those parcels go out again.
+What an answer means is `upstream.py`'s, when to try again `core.breaker`'s, how much at once `core.pacing`'s, what became of
+each message `link_records.py`'s. A parcel that was not taken is kept and sent again under the same keys, so an upstream that
+knows keys takes each message once. What a crash forgets is at most a second of records: those parcels go out again.
+
+A parcel that was not taken a few times over is cut in halves, for a slow line or a small stream upstream may never take it
+whole; requests grow again while they are answered quickly.
 
 A message that the upstream refuses is found by halving its parcel, and becomes a dead letter. But an upstream that refuses
 everything is taken for a link that is set up wrongly: after LINK_REFUSED_MAX of them nothing is thrown away any more.
@@ -26,10 +29,10 @@ from edgegw.conditions import Conditions
 from edgegw.config import LinkConfig
 from edgegw.consumer import LINK_CONSUMERS, Consumer
 from edgegw.core.breaker import Breaker, BreakerState
-from edgegw.core.cursor import ACKED, DEAD, Terms
+from edgegw.core.cursor import Terms
 from edgegw.core.lanes import Lane, Lanes, Parcel
 from edgegw.core.pacing import Bucket, Congestion
-from edgegw.core.record import Batch, Message, Origin
+from edgegw.core.record import Gap, Message
 from edgegw.core.retry import Backoff
 from edgegw.errors import StoreError
 from edgegw.limits import (
@@ -43,6 +46,7 @@ from edgegw.limits import (
     LINK_BATCH_BYTES,
     LINK_BATCH_BYTES_MIN,
     LINK_BREAK_AFTER,
+    LINK_CUT_AFTER,
     LINK_HOLES_MAX,
     LINK_IDLE_S,
     LINK_RECORD_PARCELS,
@@ -52,13 +56,14 @@ from edgegw.limits import (
     LINK_REST_S,
     LINK_SKIP_MESSAGES,
     LINK_SKIP_S,
+    LINK_UNRECORDED_MAX,
 )
 from edgegw.links.link_metrics import LinkMetrics
+from edgegw.links.link_records import LinkRecords
 from edgegw.links.parcel_body import ParcelBodies
 from edgegw.links.upstream import Reply, Upstream, Verdict
 from edgegw.observe.log import Log
-from edgegw.store.jobs import Part, Settle
-from edgegw.store.streams import DEAD_LETTER
+from edgegw.subscription import Subscription
 
 _log = Log(__name__)
 
@@ -128,15 +133,16 @@ class HttpLink:
         self._messages_left = Bucket(self._config.messages_per_s, now_s)
         self._bytes_left = Bucket(self._config.bytes_per_s, now_s)
         self._again: deque[Parcel] = deque()
-        self._taken: list[Parcel] = []
         self._inflight = self._live_inflight = self._refused = 0
-        self._batch_bytes = LINK_BATCH_BYTES
+        self._batch_bytes = self._batch_bytes_max = LINK_BATCH_BYTES
         self._changed = asyncio.Event()
+        self._records = LinkRecords(self._bus, self._consumer, self._clock, self._config.name, self._metrics)
+        self._breaker.withdraw()  # what a run that crashed had asked is not under way any more
         self._begin_lanes(stored)
         name = self._config.name
         self._conditions.declare(self._condition, required=False, text=f"the upstream of link {name} takes what is sent")
         self._conditions.declare(self._autonomy, required=False, text=f"the upstream of link {name} can be reached")
-        upstream = Upstream(self._config, lambda: self._clock.wall_ms() / 1000)
+        upstream = Upstream(self._config, self._bus.epoch, lambda: self._clock.wall_ms() / 1000)
         try:
             await upstream.open()
             async with asyncio.TaskGroup() as tasks:
@@ -152,7 +158,7 @@ class HttpLink:
             self._conditions.withdraw(self._condition)
             self._conditions.withdraw(self._autonomy)
             with suppress(StoreError):
-                await self._settle_taken()
+                await self._records.write()
 
     async def _take_consumer(self) -> Consumer:
         config = self._config
@@ -173,18 +179,33 @@ class HttpLink:
     # --- readers ----------------------------------------------------------------------------------
 
     async def _read_live(self) -> None:
+        """Nobody else moves the lane on: what was read and does not stand in it yet must not be passed over."""
         while True:
-            live = self._live
-            items = await live.next()
-            while live is self._live and not self._lanes.has_live_room(LINK_AHEAD_MESSAGES, LINK_AHEAD_BYTES):
+            if not self._lanes.has_live_room(LINK_AHEAD_MESSAGES, LINK_AHEAD_BYTES):
                 await self._wait()
-            if not items or live is not self._live:
+                continue
+            live, items = self._live, await _items(self._live)
+            for item in items:
+                if isinstance(item, Gap) and item.reason == "ttl":
+                    await self._expire_between(item.first - 1, item.last)
+            if live is not self._live:
                 continue  # the lane went on with what is newer; these are in a hole now
-            ledger = self._consumer.ledger
-            wanted = [item for item in items if isinstance(item, Message) and ledger.wants(item.seq)]
-            last = items[-1]
-            self._lanes.add_live(wanted, last.seq if isinstance(last, Message) else last.last)
-            self._notify()
+            if items:
+                last = items[-1]
+                wants = self._consumer.ledger.wants
+                wanted = [item for item in items if isinstance(item, Message) and wants(item.seq)]
+                self._lanes.add_live(wanted, last.seq if isinstance(last, Message) else last.last)
+                self._notify()
+            elif live.queued == (0, 0) and not live.lag:
+                self._lanes.add_live((), self._bus.head(self._config.stream))
+
+    async def _expire_between(self, after: int, upto: int) -> None:
+        """A gap tells how many expired there, not which."""
+        while after < upto:
+            most = self._config.batch_messages_max
+            found = await self._bus.blocks(self._config.stream, self._config.filter, after, upto, most, self._batch_bytes)
+            await self._records.expire(found.expired)
+            after = found.position
 
     async def _read_backlog(self) -> None:
         stream, topic_filter = self._config.stream, self._config.filter
@@ -196,12 +217,12 @@ class HttpLink:
             after, upto = span
             if after >= upto:  # read to its end: what is left of it goes with the last parcel, or has nothing to send
                 if not self._lanes.backlog_queued:
-                    self._taken += self._lanes.rest()
+                    self._rest()
                 await self._wait()
                 continue
             most = self._config.batch_messages_max
             found = await self._bus.blocks(stream, topic_filter, after, upto, most, self._batch_bytes)
-            await self._expire(found.expired)
+            await self._records.expire(found.expired)
             self._lanes.add_backlog(found.blocks, found.position)
             self._notify()
 
@@ -233,7 +254,7 @@ class HttpLink:
                 self._end_flight(parcel)
                 continue
             messages = len(parcel)
-            body = self._bodies.body(parcel, self._clock.wall_ms())
+            body = self._bodies.body(parcel, self._records.around(parcel), self._clock.wall_ms())
             self._messages_left.spend(messages)
             self._bytes_left.spend(len(body))
             started_s = self._clock.mono_s()
@@ -254,7 +275,8 @@ class HttpLink:
         while True:
             now_s = self._clock.mono_s()
             wait_s = max(self._breaker.wait_s(now_s), self._messages_left.wait_s(now_s), self._bytes_left.wait_s(now_s))
-            if wait_s > 0 or self._inflight >= self._congestion.window or not self._breaker.admit(now_s):
+            is_full = self._inflight >= self._congestion.window or self._records.unwritten >= LINK_UNRECORDED_MAX
+            if wait_s > 0 or is_full or not self._breaker.admit(now_s):
                 await self._wait(wait_s or LINK_IDLE_S)
                 continue
             parcel = self._again.popleft() if self._again else self._fresh()
@@ -285,20 +307,30 @@ class HttpLink:
             self._answers()
             if took_s is not None:
                 self._congestion.answered(took_s)
+                if took_s < self._config.timeout_s / 4:  # twice as much would still be there in time
+                    self._batch_bytes = min(self._batch_bytes_max, 2 * self._batch_bytes)
             self._metrics.messages.labels(self._config.name, "taken").inc(len(parcel))
-            self._taken.append(parcel)
+            self._records.settle(parcel)
         elif verdict in (Verdict.SPLIT, Verdict.REFUSED) and len(parcel) > 1:
             self._breaker.succeed()
-            if verdict is Verdict.SPLIT and parcel.block is not None and parcel.block.size_bytes > self._batch_bytes // 2:
-                self._batch_bytes = max(LINK_BATCH_BYTES_MIN, self._batch_bytes // 2)
+            if verdict is Verdict.SPLIT and parcel.size_bytes > self._batch_bytes // 2:
+                self._batch_bytes = self._batch_bytes_max = max(LINK_BATCH_BYTES_MIN, self._batch_bytes // 2)
             self._again.extendleft(reversed(parcel.halves()))
         elif verdict in (Verdict.SPLIT, Verdict.REFUSED) and self._refused < LINK_REFUSED_MAX:
             self._refused += 1
             self._answers()
             await self._bury(parcel, reply)
         else:
-            self._again.append(parcel)
+            self._again.extend(self._cut(parcel, verdict))
             self._fails(reply)
+
+    def _cut(self, parcel: Parcel, verdict: Verdict) -> tuple[Parcel, ...]:
+        """Halves of a parcel that may be too large to arrive; itself while that is not the reason."""
+        is_spent = verdict in (Verdict.AGAIN, Verdict.GONE) and parcel.tries >= LINK_CUT_AFTER
+        if not is_spent or len(parcel) < 2 or parcel.size_bytes <= LINK_BATCH_BYTES_MIN:
+            return (parcel,)
+        self._batch_bytes = max(LINK_BATCH_BYTES_MIN, min(self._batch_bytes, parcel.size_bytes // 2))
+        return parcel.halves()
 
     def _answers(self) -> None:
         was_gone, self._gone_since_s = self._gone_since_s is not None, None
@@ -344,52 +376,27 @@ class HttpLink:
             await self._wait(LINK_RECORD_S)
             now_s = self._clock.mono_s()
             self._look_after()
-            live = self._live
-            if live.queued == (0, 0) and not live.lag and not self._lanes.live_queued:
-                self._lanes.add_live((), self._bus.head(self._config.stream))
+            if not self._lanes.live_queued:
                 passed = self._lanes.live_position - self._lanes.live_first + 1
                 if passed >= LINK_REST_NUMBERS or now_s - rested_s >= LINK_REST_S:
                     rested_s = now_s
-                    self._taken += self._lanes.rest()
-            if len(self._taken) >= LINK_RECORD_PARCELS or (self._taken and now_s - recorded_s >= LINK_RECORD_S):
+                    self._rest()
+            unwritten = self._records.unwritten
+            if unwritten >= LINK_RECORD_PARCELS or (unwritten and now_s - recorded_s >= LINK_RECORD_S):
                 recorded_s = now_s
                 with suppress(StoreError):  # the condition `store` says so; it is tried again in a second
-                    await self._settle_taken()
+                    await self._records.write()
+                    self._notify()
 
-    async def _settle_taken(self) -> None:
-        taken, self._taken = self._taken, []
-        if not taken:
-            return
-        ledger = self._consumer.ledger
-        spans = [(parcel.first, parcel.last, () if parcel.block is None else parcel.block.seqs) for parcel in taken]
-        gaps = [gap.last for gap in ledger.gaps]  # nobody upstream reads them; they stay in the ledger as `lost`
-        try:
-            await asyncio.shield(self._bus.submit(Settle(ledger.number, [], ledger.floor, ACKED, gaps, spans)))
-        except StoreError:
-            self._taken = taken + self._taken
-            raise
+    def _rest(self) -> None:
+        for parcel in self._lanes.rest():
+            self._records.settle(parcel)
 
     async def _bury(self, parcel: Parcel, reply: Reply) -> None:
-        """A message that the upstream refuses goes to the dead letters, in one commit with its settling."""
-        block = parcel.block
-        assert block is not None
-        reason = f"http_{reply.status}"
-        letter = Batch(
-            block.topics, block.payloads, block.content_types, source_us=[*block.times_us],
-            origins=[Origin(consumer_name(self._config.name), parcel.tries, reason)],
-        )  # fmt: skip
-        _log.warning("link.refused", link=self._config.name, topic=block.topics[0], seq=block.seqs[0], answer=reply.words)
-        while True:
-            ledger = self._consumer.ledger
-            job = Settle(ledger.number, block.seqs, ledger.floor, DEAD, (), [(parcel.first, parcel.last, ())])
-            job.letters = Part(DEAD_LETTER, letter, self._clock.wall_ms())
-            try:
-                await asyncio.shield(self._bus.submit(job))
-            except StoreError:
-                await self._wait(LINK_IDLE_S)
-                continue
-            self._metrics.messages.labels(self._config.name, "dead_letter").inc()
-            return
+        assert parcel.block is not None
+        topic, seq = parcel.block.topics[0], parcel.block.seqs[0]
+        _log.warning("link.refused", link=self._config.name, topic=topic, seq=seq, answer=reply.words)
+        await self._records.bury(parcel, f"http_{reply.status}")
 
     async def _drop_expired(self, parcel: Parcel) -> bool:
         """Whether anything is left to send once what is past its TTL is gone."""
@@ -399,24 +406,12 @@ class HttpLink:
         expired = block.expired(self._clock.wall_ms())
         if expired:
             gone = frozenset(expired)
-            await self._expire([block.seqs[i] for i in expired])
+            await self._records.expire([block.seqs[i] for i in expired])
             left = [i for i in range(len(block)) if i not in gone]
             parcel.block = block.only(left) if left else None
         if parcel.block is None:
-            self._taken.append(parcel)
+            self._records.settle(parcel)
         return parcel.block is not None
-
-    async def _expire(self, seqs: list[int]) -> None:
-        wanted = [seq for seq in seqs if self._consumer.ledger.wants(seq)]
-        while wanted:
-            ledger = self._consumer.ledger
-            try:
-                await asyncio.shield(self._bus.submit(Settle(ledger.number, wanted, ledger.floor, "ttl")))
-            except StoreError:
-                await self._wait(LINK_IDLE_S)
-                continue
-            self._metrics.messages.labels(self._config.name, "expired").inc(len(wanted))
-            return
 
     # --- waiting ----------------------------------------------------------------------------------
 
@@ -429,3 +424,11 @@ class HttpLink:
         with suppress(TimeoutError):
             async with asyncio.timeout(at_most_s):
                 await self._changed.wait()
+
+
+async def _items(live: Subscription) -> list[Message | Gap]:
+    """What it has next; none when nothing came for a while."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINK_IDLE_S):
+            return await live.next()
+    return []

@@ -4,13 +4,15 @@
     msgpack    an array as `POST /v1/messages` takes it, for everybody else, with a key for each message
     json       the same as JSON: a payload of JSON goes byte for byte as it came, everything else as base64
 
-A message's key is `gateway/epoch/stream/seq`: whoever gets it twice knows it by that. The request's own Idempotency-Key names
-what is in it, so that upstreams which know only that one recognise a parcel that is sent again. After a restart the cut between
-parcels may be another: an upstream that must have each message once looks at the keys inside.
+A message's key is `gateway/epoch/stream/seq`: whoever gets it twice knows it by that. With a prefix, its checksum stands before
+the number: under another prefix it is another message, and upstreams refuse a key that comes again with another topic. The
+request's own Idempotency-Key names what is in it, so that upstreams which know only that one recognise a parcel that is sent
+again. After a restart the cut between parcels may be another: an upstream that must have each message once looks at the keys
+inside.
 """
 
 import json
-from binascii import b2a_base64
+from binascii import b2a_base64, crc32
 
 import msgpack
 
@@ -26,18 +28,18 @@ class ParcelBodies:
     """Makes bodies for one link. `sender` = `gateway/epoch/stream`; `consumer` its number; `prefix` stands before each topic."""
 
     def __init__(self, sender: str, consumer: int, prefix: str, form: str) -> None:
-        self._keys = f"{sender}/"
+        self._keys = f"{sender}/{crc32(prefix.encode()):08x}/" if prefix else f"{sender}/"
         self._origin = f"{sender}/{consumer}"
         self._prefix = prefix
         self._form = form
         self.content_type = _CONTENT_TYPES[form]
 
-    def body(self, parcel: Parcel, now_ms: int) -> bytes:
-        """The messages of a parcel."""
+    def body(self, parcel: Parcel, stands_for: tuple[int, int], now_ms: int) -> bytes:
+        """The messages of a parcel, and in columns the range they stand for: its own, or more that is over."""
         block = parcel.block
         assert block is not None
         if self._form == "columns":
-            return columns.encode(self._origin, parcel.first, parcel.last, block, now_ms, prefix=self._prefix)
+            return columns.encode(self._origin, *stands_for, block, now_ms, prefix=self._prefix)
         entries = self._entries(parcel, now_ms)
         if self._form == "msgpack":
             packed: bytes = msgpack.packb(entries)

@@ -8,6 +8,7 @@ no connection, no TLS, no answer        GONE
 413                                     SPLIT       the same messages in smaller requests
 400, 409, 422 and other 4xx             REFUSED     these messages will never be taken
 1xx, 3xx, 401, 403, 404, 405, 407, 415  ASTRAY      the link is set up wrongly: no message is to blame
+426, 508 (it posts to itself), 511
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from typing import NamedTuple
 import aiohttp
 
 from edgegw.config import LinkConfig
+from edgegw.core.columns import SENDER
 from edgegw.errors import ConfigError
 from edgegw.limits import (
     LINK_ANSWER_BYTES_MAX,
@@ -31,7 +33,8 @@ from edgegw.limits import (
     LINK_WORDS_MAX,
 )
 
-_ASTRAY = frozenset({401, 403, 404, 405, 407, 415, 426, 511})
+# 511, RFC 6585 section 6: sign in to the network first. 508, RFC 5842 section 7.2: the link posts to its own gateway.
+_ASTRAY = frozenset({401, 403, 404, 405, 407, 415, 426, 508, 511})
 _AGAIN = frozenset({408, 425, 429})
 
 
@@ -58,15 +61,17 @@ class Reply(NamedTuple):
 class Upstream:
     """The HTTP client of one link. Opened and closed in the event loop that uses it."""
 
-    def __init__(self, config: LinkConfig, wall_s: Callable[[], float]) -> None:
+    def __init__(self, config: LinkConfig, sender: str, wall_s: Callable[[], float]) -> None:
+        """`sender`: the store that is sent from."""
         self._config = config
+        self._sender = sender
         self._wall_s = wall_s
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
         """Read tokens and certificates. Raises ConfigError(bad_link)."""
         config = self._config
-        headers = {"Accept": "application/json", "User-Agent": "edgegw"}
+        headers = {"Accept": "application/json", "User-Agent": "edgegw", SENDER: self._sender}
         if config.token_file is not None:
             headers["Authorization"] = f"Bearer {_read_token(config.token_file)}"
         tls = _tls(config) if config.url.startswith("https:") else None
@@ -101,9 +106,11 @@ class Upstream:
         except TimeoutError:
             return Reply(Verdict.GONE, f"no answer within {self._config.timeout_s:g} s")
         except aiohttp.ClientConnectorCertificateError as exc:
-            return Reply(Verdict.GONE, f"its certificate is not accepted: {exc.certificate_error}"[:LINK_WORDS_MAX])
+            return Reply(Verdict.GONE, _plain(f"its certificate is not accepted: {exc.certificate_error}"))
+        except aiohttp.ClientResponseError as exc:  # as text it has the whole URL, and with it what is secret there
+            return Reply(Verdict.GONE, _plain(f"no HTTP: {exc.message}"))
         except (aiohttp.ClientError, OSError, ValueError) as exc:
-            return Reply(Verdict.GONE, (str(exc) or type(exc).__name__)[:LINK_WORDS_MAX])
+            return Reply(Verdict.GONE, _plain(str(exc) or type(exc).__name__))
 
 
 def judge(status: int, kind: str, words: str, wait_s: float) -> Reply:
@@ -115,12 +122,10 @@ def judge(status: int, kind: str, words: str, wait_s: float) -> Reply:
         return Reply(Verdict.TAKEN, said, status)
     if status == 413:
         return Reply(Verdict.SPLIT, said, status)
-    if status in _AGAIN or status >= 500:
-        if status == 511:  # RFC 6585 section 6: sign in to the network first
-            return Reply(Verdict.ASTRAY, said, status, wait_s)
-        return Reply(Verdict.AGAIN, said, status, wait_s)
     if status in _ASTRAY or status < 400:
         return Reply(Verdict.ASTRAY, said, status, wait_s)
+    if status in _AGAIN or status >= 500:
+        return Reply(Verdict.AGAIN, said, status, wait_s)
     return Reply(Verdict.REFUSED, said, status)
 
 
@@ -138,8 +143,12 @@ async def _words(response: aiohttp.ClientResponse) -> str:
         response.close()
     if response.status < 300:
         return ""
-    text = data[:LINK_WORDS_MAX].decode(errors="replace")
-    return "".join(char if char.isprintable() else " " for char in text).strip()
+    return _plain(data[:LINK_WORDS_MAX].decode(errors="replace"))
+
+
+def _plain(text: str) -> str:
+    """One short line of it."""
+    return "".join(char if char.isprintable() else " " for char in text[:LINK_WORDS_MAX]).strip()
 
 
 def _retry_after_s(value: str | None, wall_s: float) -> float:

@@ -306,7 +306,7 @@ class Writer:
         if covers(before, span.first, span.last):
             job.repeats, job.parts = len(span.seqs), []
             return
-        if overlaps(before, span.first, span.last):
+        if overlaps(before, span.seqs[0], span.seqs[-1]):  # the range itself may reach over what came, without messages there
             for part in job.parts:
                 assert part.places is not None
                 fresh = [i for i, place in enumerate(part.places) if not holds(before, span.seqs[place])]

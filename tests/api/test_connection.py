@@ -6,8 +6,11 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from edgegw.api import connection
 from edgegw.api.connection import Deadlines
-from edgegw.limits import EARLY_BYTES_MAX, HEAD_BYTES_MAX, HEADER_LINE_BYTES_MAX, MIB
+from edgegw.api.doors import Door
+from edgegw.core.access import LOCAL, Caller
+from edgegw.limits import EARLY_BYTES_MAX, HEAD_BYTES_MAX, HEADER_LINE_BYTES_MAX, MIB, UNIX_CONNECTIONS_EXTRA
 from tests.api.in_process import Api, Wire, pause, request_bytes, running, until
 
 # One of them is short in each test, the others far away.
@@ -421,6 +424,47 @@ async def test_the_longest_idle_makes_room() -> None:
         assert await wires[0].is_closed()
         assert (await wires[1].request("GET", "/healthz")).status == 200
         assert api.metric("edgegw_http_connections_refused_total") == 0
+
+
+@pytest.mark.parametrize("patience_s", [0.0, 60.0])
+async def test_who_says_nothing_makes_room(monkeypatch: pytest.MonkeyPatch, patience_s: float) -> None:
+    monkeypatch.setattr(connection, "HEAD_PATIENCE_S", patience_s)
+    async with running(connections_max=3, deadlines=deadlines(head_s=60)) as api:
+        idle, silent, half = [await api.wire() for _ in range(3)]
+        assert (await idle.request("GET", "/healthz")).status == 200
+        await half.send(b"GET /healthz HTTP/1.1\r\n")
+        for _ in range(5):
+            late = await api.wire()
+            assert (await late.request("GET", "/healthz")).status == 200
+            await late.ask("GET", "/healthz", Connection="close")
+            assert (await late.reply()).status == 200
+            await until(lambda: api.metric("edgegw_http_connections") == 2, "it is gone")
+            await api.wire()
+        if patience_s:  # they came just now: who is idle goes first
+            assert await idle.is_closed()
+        else:
+            assert (await idle.request("GET", "/healthz")).status == 200
+            assert await half.is_closed()
+        assert await silent.is_closed()
+        assert api.metric("edgegw_http_connections_refused_total") == 0
+
+
+class OwnersDoor(Door):
+    """A TCP socket that counts as the Unix socket."""
+
+    def greet(self, transport: asyncio.Transport) -> tuple[Caller, bool]:
+        self.is_unix = True
+        return LOCAL, False
+
+
+async def test_the_unix_socket_has_room_beyond_the_bound() -> None:
+    async with running(connections_max=2, deadlines=deadlines(), make_door=OwnersDoor) as api:
+        await api.send_json("PUT", "/v1/consumers/reader", {})
+        waiting = [await api.wire() for _ in range(2 + UNIX_CONNECTIONS_EXTRA)]
+        for wire in waiting:
+            await wire.ask("POST", "/v1/consumers/reader/fetch?wait=30")
+        await until(lambda: api.phases() == ["work"] * len(waiting), "all wait")
+        assert (await (await api.wire()).reply()).code == "connections_full"
 
 
 async def test_too_many_connections_at_work() -> None:

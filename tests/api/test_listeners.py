@@ -213,6 +213,23 @@ def test_another_address(opened: Opened) -> None:
     assert new.sock.getsockname()[0] == "127.0.0.2"
 
 
+def test_another_address_with_the_same_port(opened: Opened) -> None:
+    listeners = opened(LOCAL)
+    port = listeners.doors[0].sock.getsockname()[1]
+    for listen in (f"0.0.0.0:{port}", f"127.0.0.1:{port}", f"[::]:{port}", f"0.0.0.0:{port}"):
+        listeners.prepare(HttpConfig(listen=listen, allow_plaintext=True), tokens=1)
+        ((old, new),) = listeners.apply()
+        for door in (old, new):
+            assert not door.sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+        old.sock.close()
+        with socket.create_connection(("127.0.0.1", port), 5), new.sock.accept()[0]:
+            pass
+    with socket.create_server(("127.0.0.2", 0)) as taken:
+        with pytest.raises(GatewayError) as caught:
+            change(listeners, replace(LOCAL, listen=f"127.0.0.2:{taken.getsockname()[1]}"))
+        assert caught.value.code == "cannot_listen"
+
+
 def test_a_renewed_certificate(opened: Opened, tls: dict[str, Path], authority: Authority, tmp_path: Path) -> None:
     mine = {name: tmp_path / path.name for name, path in tls.items()}
     for name, path in tls.items():

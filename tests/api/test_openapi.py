@@ -54,7 +54,8 @@ NOT_HERE = {
 }
 # Single answers that it takes much to bring about, and who does.
 ELSEWHERE = {
-    ("POST", "/v1/messages", "409"): "an origin with many ranges: test_routes.py",
+    ("POST", "/v1/messages", "409"): "an origin with many ranges: test_columns_requests.py",
+    ("POST", "/v1/messages", "508"): "a link to its own gateway: test_columns_requests.py",
     ("POST", "/v1/config/reload", "409"): "an address that is taken: test_reload.py",
     ("DELETE", "/v1/consumers/{name}", "409"): "the consumer of a link: test_consumer_routes.py",
     ("POST", "/v1/consumers/{name}/fetch", "409"): "the same",

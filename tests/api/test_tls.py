@@ -1,5 +1,6 @@
 """Certificate, key and CA from files: what they may be, their dates, and taking over new ones."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -59,6 +60,9 @@ def test_files_that_are_something_else(pair: tuple[Path, Path], tmp_path: Path) 
         assert fault(certificate, key, other) == f"{other} holds no CA certificate as PEM"
     other.write_bytes(b"x" * (CERTIFICATE_BYTES_MAX + 1))
     assert fault(other, key).endswith("is it a certificate?")
+    os.mkfifo(tmp_path / "pipe")
+    for files in ((tmp_path / "pipe", key), (certificate, tmp_path / "pipe"), (certificate, key, tmp_path / "pipe")):
+        assert fault(*files).endswith("/pipe is a pipe, and no file")
 
 
 def test_a_key_of_another_certificate(pair: tuple[Path, Path], authority: Authority) -> None:

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from edgegw.api import doors
 from edgegw.core.access import ADMIN, KNOWN, OPEN, PUBLISH, SUBSCRIBE
-from tests.api.in_process import Api, Reply, running
+from tests.api.in_process import Api, Reply, running, until
 
 JSON = {"Content_Type": "application/json"}
 
@@ -146,6 +146,8 @@ async def test_consumers_of_a_reader(exposed: Api) -> None:
     assert (await exposed.request("POST", "/v1/consumers/mine/fetch", **narrow)).status == 200
     assert [row["name"] for row in (await exposed.request("GET", "/v1/consumers", **narrow)).json] == ["mine"]
     assert [row["name"] for row in (await exposed.request("GET", "/v1/consumers", **every)).json] == ["mine", "theirs"]
+    assert list((await exposed.request("GET", "/v1/status", **narrow)).json["consumers"]) == ["mine"]
+    assert list((await exposed.request("GET", "/v1/status", **every)).json["consumers"]) == ["mine", "theirs"]
 
 
 # --- making and revoking ------------------------------------------------------------------------
@@ -210,6 +212,38 @@ async def test_a_stream_ends_with_its_token(exposed: Api) -> None:
         await exposed.request("POST", "/v1/topics/a", b"2", **writer)
         rest = await wire._reader.read()
     assert b'"seq":2,' not in rest
+
+
+@pytest.mark.parametrize("end", ["revoked", "expired"])
+async def test_who_waits_for_messages_gets_none_after_the_end_of_its_token(exposed: Api, end: str) -> None:
+    reader, writer, other = [await token(exposed, PUBLISH, SUBSCRIBE) for _ in range(3)]
+    await exposed.send_json("PUT", "/v1/consumers/c", {"max_deliver": 5, "ack_wait_s": 0.1}, **reader)
+    wire = await exposed.wire()
+    await wire.ask("POST", "/v1/consumers/c/fetch?wait=30", **reader)
+    await until(lambda: "work" in exposed.phases(), "it waits")
+    if end == "revoked":
+        await exposed.callers.revoke("t0")
+    else:
+        exposed.callers.held()[0].caller.expires_ms = 1
+    await exposed.request("POST", "/v1/topics/a", b"1", **writer)
+    assert is_refused(await wire.reply(), 401, "bad_token" if end == "revoked" else "expired_token")
+    rows = (await exposed.request("POST", "/v1/consumers/c/fetch?wait=30", **other)).json
+    assert [row["deliveries"] for row in rows] == [2], "it comes again"
+
+
+async def test_who_is_not_known_is_not_told_why(exposed: Api) -> None:
+    exposed.conditions.declare("upstream", required=True, text="the upstream answers")
+    exposed.conditions.raise_("upstream", "/etc/edgegw/secret.token cannot be read", "look there")
+    reply = await exposed.request("GET", "/readyz")
+    assert (reply.status, "secret" in reply.body.decode()) == (503, False)
+    (told,) = (each for each in reply.json["conditions"] if each["name"] == "upstream")
+    assert (told["status"], told["what"], told["hint"]) == ("raised", "", "/v1/status says why, with a token")
+    (known,) = (
+        each
+        for each in (await exposed.request("GET", "/v1/status", **await token(exposed, PUBLISH))).json["conditions"]
+        if each["name"] == "upstream"
+    )
+    assert known["what"] == "/etc/edgegw/secret.token cannot be read"
 
 
 # --- pages --------------------------------------------------------------------------------------

@@ -1,9 +1,13 @@
 """The Unix socket's file: its mode, what a dead gateway left, what a live one has, and the link to it."""
 
+import fcntl
 import os
 import socket
 import stat
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -87,6 +91,37 @@ def test_a_live_gateway_whose_backlog_is_full_is_live(data: Path) -> None:
             except BlockingIOError:
                 break
         assert code(path, data) == "socket_in_use"
+
+
+def test_of_two_that_start_at_once_one_has_it(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = data / SOCKET_NAME
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    both_look = threading.Barrier(2)
+    look = unix_socket.is_answering
+
+    def slow_look(at: Path) -> bool:
+        with suppress(threading.BrokenBarrierError):
+            both_look.wait(0.2)  # without the lock of the folder both find it stale
+        return look(at)
+
+    monkeypatch.setattr(unix_socket, "is_answering", slow_look)
+    with ThreadPoolExecutor(2) as pool:
+        tried = [pool.submit(UnixSocket, path, data) for _ in range(2)]
+    faults = [each.exception() for each in tried]
+    assert sorted(fault.code for fault in faults if isinstance(fault, GatewayError)) == ["socket_in_use"]
+    (found,) = (each.result() for each in tried if each.exception() is None)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+    found.close()
+
+
+def test_a_folder_whose_lock_somebody_holds(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unix_socket, "SOCKET_FOLDER_S", 0.05)
+    fd = os.open(data, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    UnixSocket(data / SOCKET_NAME, data).close()
+    os.close(fd)
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])

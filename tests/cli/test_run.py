@@ -54,6 +54,13 @@ def test_the_options_win(gateway: Gateway, tmp_path: Path, monkeypatch: pytest.M
     assert gateway.logs == [("debug", "json", sys.stderr)] * 2
 
 
+@pytest.mark.parametrize("listen", ["127.0.0.1:9", "0.0.0.0:9"])
+def test_the_network_may_be_named_or_not(gateway: Gateway, tmp_path: Path, listen: str) -> None:
+    assert main(["run", "--lan", "--data", str(tmp_path), "--listen", listen]) == 7
+    (found,) = gateway.configs
+    assert (found.http.listen, found.http.allow_plaintext) == ("0.0.0.0:9", True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [

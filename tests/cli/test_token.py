@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,7 +124,18 @@ def test_a_folder_that_is_not_there(data: Path, capsys: pytest.CaptureFixture[st
     assert not data.exists()
 
 
-def test_a_gateway_that_does_not_answer(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_another_command_has_for_a_moment(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = DataFolder(data)
+    folder.acquire()
+    release = threading.Timer(0.2, folder.release)
+    release.start()
+    assert main(["token", "create", "a", "--scope", "publish", "--data", str(data)]) == 0
+    release.join()
+    assert capsys.readouterr().out.startswith("egw_")
+
+
+def test_a_gateway_that_does_not_answer(data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgegw.cli.token.TOKEN_FOLDER_S", 0.1)
     folder = DataFolder(data)
     folder.acquire()
     assert main(["token", "list", "--data", str(data)]) == 69

@@ -58,6 +58,23 @@ def test_it_waits_at_least_as_long_as_it_was_asked_to() -> None:
     assert b.wait_s(0) == 30, "a later failure does not shorten it"
 
 
+def test_a_success_that_was_under_way_does_not_shorten_what_was_asked_for() -> None:
+    b = breaker()
+    b.fail(0, 0, 30)
+    b.succeed()
+    assert (b.state, b.wait_s(0), b.wait_s(31)) == (BreakerState.CLOSED, 30, 0)
+    b.fail(40, 0)
+    b.succeed()
+    assert b.wait_s(40) == 0, "a wait of our own ends with a success"
+
+
+def test_what_was_under_way_when_it_opened_may_ask_for_a_wait() -> None:
+    b = breaker(1)
+    b.fail(0, 0)
+    b.fail(0, 0, 30)
+    assert (b.state, b.wait_s(0)) == (BreakerState.OPEN, 30)
+
+
 def test_who_had_nothing_to_send_leaves_the_try_to_others() -> None:
     b = breaker(1)
     b.fail(0, 0)

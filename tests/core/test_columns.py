@@ -1,5 +1,7 @@
 """What is encoded comes back, and no bytes make the decoder do anything but refuse."""
 
+import tracemalloc
+
 import msgpack
 import pytest
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from edgegw.core.block import Block
 from edgegw.core.columns import decode, encode
 from edgegw.core.record import Message
+from edgegw.limits import MIB
 
 NOW_MS = 1_800_000_000_000
 
@@ -98,6 +101,24 @@ def test_more_than_allowed_is_refused() -> None:
 def test_any_bytes(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         decode(body, 100)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [b"\x90" * 99_000, b"\x80" * 99_000, b"\xd6\xff\0\0\0\1" * 99_000, b"\xa2ab" * 99_000],
+    ids=["array", "map", "time", "text"],
+)
+def test_a_body_costs_little_more_memory_than_it_has_bytes(column: bytes) -> None:
+    count = 99_000
+    body = b"\x9c\x01" + (b"\xdd" + count.to_bytes(4, "big") + column) * 3 + b"\x90" * 8
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"\w"):
+            decode(body, 50_000)
+        assert tracemalloc.get_traced_memory()[1] < 24 * len(body)
+        assert tracemalloc.get_traced_memory()[1] < 20 * MIB
+    finally:
+        tracemalloc.stop()
 
 
 @given(rows, st.integers(1, 7), st.integers(1, 400))

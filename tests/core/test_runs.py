@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgegw.core.runs import Runs, above, holds, merged
+from edgegw.core.runs import Runs, above, holds, merged, run_around
 
 PAIRS = st.lists(st.tuples(st.integers(1, 60), st.integers(0, 5)).map(lambda pair: (pair[0], pair[0] + pair[1])))
 
@@ -42,3 +42,11 @@ def test_a_million_in_a_row_is_one_pair() -> None:
     for first in range(1, 1_000_001, 1000):
         runs = merged(runs, [(first, first + 999)])
     assert runs == ((1, 1_000_000),)
+
+
+def test_a_range_goes_on_over_its_neighbours() -> None:
+    runs = ((1, 5), (10, 20), (30, 40))
+    assert run_around(runs, 6, 9) == (1, 20)
+    assert run_around(runs, 7, 8) == (7, 8)
+    assert run_around(runs, 12, 32) == (10, 40)
+    assert run_around((), 3, 4) == (3, 4)

@@ -1,9 +1,11 @@
 """A real gateway beyond loopback: what it does not start without, and what a newcomer, a sensor and a stranger get."""
 
+import contextlib
 import http.client
 import json
 import os
 import re
+import resource
 import shlex
 import socket
 import subprocess
@@ -117,6 +119,33 @@ def test_a_killed_gateway_leaves_a_socket_that_the_next_replaces(tmp_path: Path)
             client.connect(str(gateway.data / "edgegw.sock"))
         assert gateway.stop() == 0
         assert not (gateway.data / "edgegw.sock").exists()
+
+
+def test_a_data_folder_that_others_may_look_into_shows_them_nothing(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o755)
+    token(data, "--scope", "publish")
+    with GatewayProcess(data) as gateway:
+        assert gateway.request("POST", "/v1/topics/a", 1)[0] == 201
+        modes = {path.name: path.stat().st_mode & 0o777 for path in data.iterdir()}
+        assert {"bus.db", "bus.db-wal", "state.db", "edgegw.sock", "lock"} <= modes.keys()
+        assert [name for name, mode in modes.items() if mode & 0o007] == []
+        assert modes["state.db"] == 0o600
+
+
+def test_descriptors_are_enough_for_all_connections(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    try:
+        gateway = GatewayProcess(tmp_path / "data")
+        gateway.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    with contextlib.ExitStack() as stack:
+        stack.callback(gateway.kill)
+        for _ in range(400):
+            stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port), timeout=30))
+        assert gateway.request("GET", "/healthz")[0] == 200
 
 
 def test_damaged_tokens_keep_nobody_in_and_no_reading_out(tmp_path: Path) -> None:

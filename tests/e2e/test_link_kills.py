@@ -12,13 +12,17 @@ import pytest
 from tests.e2e.cut_line import CutLine
 from tests.gateway_process import GatewayProcess
 
-FORMS = ("columns", "msgpack")
+# Rests of the publisher between batches of 50. Keys are remembered for 100,000 messages, and what is sent again after a kill
+# comes behind newer live data: beyond some 20,000 messages a second a key may be forgotten by then. Ranges are not.
+RESTS_S = {"columns": 0.0, "msgpack": 0.01}
+FORMS = tuple(RESTS_S)
 
 
 class Publisher:
     """Posts numbered messages, each under a key until it is acknowledged; keeps what was."""
 
-    def __init__(self, gateway: GatewayProcess) -> None:
+    def __init__(self, gateway: GatewayProcess, rest_s: float) -> None:
+        self._rest_s = rest_s
         self.acknowledged: list[int] = []
         self.done = threading.Event()
         self._gateway = gateway
@@ -37,6 +41,7 @@ class Publisher:
             if status in (200, 201):
                 self.acknowledged += batch
                 number += 50
+                self.done.wait(self._rest_s)
             else:
                 assert status in (429, 503), answer
                 self.done.wait(0.05)
@@ -77,7 +82,7 @@ def run(folder: Path, form: str, seed: int, mishaps: int) -> None:
         config.write_text(f'[[link]]\nname = "up"\nurl = "http://127.0.0.1:{line.port}/v1/messages"\nformat = "{form}"\n')
         source = GatewayProcess(folder / "source", "--config", str(config))
         with source:
-            publisher = Publisher(source)
+            publisher = Publisher(source, RESTS_S[form])
             thread = threading.Thread(target=publisher.run)
             thread.start()
             done: Counter[str] = Counter()

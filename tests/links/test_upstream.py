@@ -21,7 +21,7 @@ NOW_S = 1_800_000_000.0
         (Verdict.AGAIN, [408, 425, 429, 500, 502, 503, 504, 507, 599]),
         (Verdict.SPLIT, [413]),
         (Verdict.REFUSED, [400, 402, 406, 409, 410, 418, 422, 451]),
-        (Verdict.ASTRAY, [301, 302, 307, 308, 304, 401, 403, 404, 405, 407, 415, 511]),
+        (Verdict.ASTRAY, [301, 302, 307, 308, 304, 401, 403, 404, 405, 407, 415, 508, 511]),
     ],
 )
 def test_statuses(verdict: Verdict, statuses: list[int]) -> None:
@@ -39,7 +39,7 @@ async def asked(*answers: Answer, **config: object) -> list[tuple[Verdict, str, 
     """What the upstream's answers mean."""
     async with upstream_server() as server:
         server.answers = list(answers)
-        upstream = Upstream(LinkConfig(name="up", url=server.url, **config), lambda: NOW_S)  # type: ignore[arg-type]
+        upstream = Upstream(LinkConfig(name="up", url=server.url, **config), "store", lambda: NOW_S)  # type: ignore[arg-type]
         await upstream.open()
         try:
             return [await _sent(upstream, server) for _ in answers]
@@ -83,7 +83,7 @@ async def test_ways_not_to_answer() -> None:
 async def test_nobody_there() -> None:
     async with upstream_server() as server:
         url = server.url
-    upstream = Upstream(LinkConfig(name="up", url=url), lambda: NOW_S)
+    upstream = Upstream(LinkConfig(name="up", url=url), "store", lambda: NOW_S)
     await upstream.open()
     reply = await upstream.send(b"", "text/plain", "key")
     await upstream.close()
@@ -93,7 +93,7 @@ async def test_nobody_there() -> None:
 async def test_a_token_goes_along(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("egw_secret\n")
     async with upstream_server() as server:
-        upstream = Upstream(LinkConfig(name="up", url=server.url, token_file=tmp_path / "token"), lambda: NOW_S)
+        upstream = Upstream(LinkConfig(name="up", url=server.url, token_file=tmp_path / "token"), "store", lambda: NOW_S)
         await upstream.open()
         await upstream.send(b"[]", "application/json", "the-key")
         await upstream.close()
@@ -109,10 +109,10 @@ async def test_a_token_file_that_holds_none_is_told(content: str | None, what: s
     if content is not None:
         (tmp_path / "token").write_text(content)
     with pytest.raises(ConfigError, match=what):
-        await Upstream(LinkConfig(name="up", url="http://x/", token_file=tmp_path / "token"), lambda: NOW_S).open()
+        await Upstream(LinkConfig(name="up", url="http://x/", token_file=tmp_path / "token"), "store", lambda: NOW_S).open()
 
 
 async def test_a_certificate_that_is_none_is_told(tmp_path: Path) -> None:
     (tmp_path / "ca").write_text("nonsense")
     with pytest.raises(ConfigError, match="certificate cannot be used"):
-        await Upstream(LinkConfig(name="up", url="https://x/", ca_file=tmp_path / "ca"), lambda: NOW_S).open()
+        await Upstream(LinkConfig(name="up", url="https://x/", ca_file=tmp_path / "ca"), "store", lambda: NOW_S).open()

@@ -121,10 +121,15 @@ class Judge:
         """A dead letter: what its consumer had delivered as often as it may, and no longer wants."""
         assert letter.origin is not None
         consumer = self.model.consumers[letter.origin.consumer]
-        seq = next(seq for seq in consumer.spent(self.clock.mono_s()) if not real.ledger.wants(seq))
+        # Not simply the first that is spent and gone: another may have expired at the same time.
+        seq, sent = next(
+            (seq, sent)
+            for seq in consumer.spent(self.clock.mono_s())
+            if not real.ledger.wants(seq)
+            and (letter.topic, letter.payload, letter.source_us)
+            == ((sent := consumer.wanted[seq]).topic, sent.payload, sent.source_us)
+        )
         assert letter.origin.deliveries == consumer.out[seq].deliveries
-        sent = consumer.wanted[seq]
-        assert (letter.topic, letter.payload, letter.source_us) == (sent.topic, sent.payload, sent.source_us)
         consumer.settle(seq)
         consumer.dead += 1
         self.seen["dead letter"] += 1

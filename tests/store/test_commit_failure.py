@@ -10,7 +10,7 @@ from edgegw.config import StreamConfig
 from edgegw.core.record import OCTETS, Batch
 from edgegw.errors import StoreError, StoreFull
 from edgegw.limits import KIB
-from edgegw.store.jobs import Change, Create, Delete, Job, Outcome, Part, Publish, Settle, Tick
+from edgegw.store.jobs import Change, Create, Delete, Job, Outcome, Part, Publish, Settle, Span, Tick
 from tests.bus_setup import HandClock, Shelf, make_terms, publish_job
 
 SMALL = StreamConfig(name="small", topics=("small/#",), bytes_max=64 * KIB, policy="drop-oldest")
@@ -150,6 +150,69 @@ def prepared_again(jobs: list[Job]) -> list[Job]:
     for job in jobs:
         job.error = None
     return jobs
+
+
+def span_turn() -> list[Job]:
+    """From another gateway: half of it came before, one message for another stream; and a range that is settled here."""
+    batch = Batch(["t"] * 3, [b"3", b"4", b"5"], OCTETS)
+    parts = [Part("default", batch, 0, [0, 1, 2]), Part("small", Batch(["small/t"], [bytes(40 * KIB)], OCTETS), 0, [3])]
+    return [
+        Publish(parts, Span("gw/1/default/1", 3, 9, [3, 4, 5, 8])),
+        publish_job(b"between"),
+        Publish([Part("default", Batch(["t"], [b"9"], OCTETS), 0, [0])], Span("gw/1/default/1", 8, 12, [9])),
+        Settle(1, [], 0, "acked", (), [(1, 2, [1, 2])]),
+    ]
+
+
+def with_spans(folder: Path) -> Shelf:
+    folder.mkdir()
+    shelf = Shelf(folder, SMALL, OLD)
+    shelf.consumer(make_terms("link.up"))
+    shelf.publish(bytes(40 * KIB), stream="small")  # the next pushes it out
+    parts = [Part("default", Batch(["t"] * 3, [b"1", b"2", b"3"], OCTETS), 0, [0, 1, 2])]
+    shelf.turn(Publish(parts, Span("gw/1/default/1", 1, 3, [1, 2, 3])))
+    return shelf
+
+
+def check_spans(shelf: Shelf, jobs: list[Job]) -> None:
+    assert [job.error for job in jobs] == [None] * len(jobs)
+    first, _, second, _ = jobs
+    assert isinstance(first, Publish) and isinstance(second, Publish)
+    assert (first.repeats, second.repeats) == (1, 1)
+    assert [payload for chunk in shelf.chunks() for payload in chunk.payloads] == [b"1", b"2", b"3", b"4", b"5", b"between"]
+    assert shelf.writer._producers.runs("gw/1/default/1") == ((1, 12),)
+    assert (shelf.ledger(1).acked, shelf.ledger(1).floor) == (2, 2)
+    shelf.check()
+
+
+def test_ranges_of_another_gateway_through_a_failure_at_each_statement(tmp_path: Path, faults: Faults) -> None:
+    shelf = with_spans(tmp_path / "whole")
+    faults.arm(None)
+    jobs = span_turn()
+    shelf.turn(*jobs)
+    count = len(faults.statements)
+    assert any("producer" in sql for sql in faults.statements)
+    check_spans(shelf, jobs)
+    for n in range(1, count + 1):
+        shelf = with_spans(tmp_path / str(n))
+        before = everything(shelf)
+        faults.arm(n)
+        jobs = span_turn()
+        outcome = shelf.turn(*jobs)
+        failed = faults.statements[n - 1]
+        faults.arm(None)
+        if "wal_checkpoint" in failed:
+            assert outcome.error is None
+            continue
+        assert isinstance(outcome.error, StoreError), failed
+        assert all(job.error is not None for job in jobs), failed
+        assert everything(shelf) == before, failed
+        assert shelf.writer._producers.runs("gw/1/default/1") == ((1, 3),), failed
+        shelf.check()
+        again = span_turn()
+        shelf.turn(*again)
+        check_spans(shelf, again)
+        shelf.writer.abandon()
 
 
 def test_a_failure_of_the_only_statement(tmp_path: Path, faults: Faults) -> None:
