@@ -316,13 +316,21 @@ class HttpLink:
             if verdict is Verdict.SPLIT and parcel.size_bytes > self._batch_bytes // 2:
                 self._batch_bytes = self._batch_bytes_max = max(LINK_BATCH_BYTES_MIN, self._batch_bytes // 2)
             self._again.extendleft(reversed(parcel.halves()))
-        elif verdict in (Verdict.SPLIT, Verdict.REFUSED) and self._refused < LINK_REFUSED_MAX:
-            self._refused += 1
+        elif self._is_refusal(parcel, verdict):
             self._answers()
             await self._bury(parcel, reply)
         else:
             self._again.extend(self._cut(parcel, verdict))
             self._fails(reply)
+
+    def _is_refusal(self, parcel: Parcel, verdict: Verdict) -> bool:
+        """Whether it is this message that the upstream will not have, and not the link that is wrong."""
+        if verdict is Verdict.SPLIT and parcel.size_bytes > LINK_BATCH_BYTES_MIN:
+            return True  # too large for it: that says nothing of others, however many there are
+        if verdict not in (Verdict.SPLIT, Verdict.REFUSED) or self._refused >= LINK_REFUSED_MAX:
+            return False
+        self._refused += 1
+        return True
 
     def _cut(self, parcel: Parcel, verdict: Verdict) -> tuple[Parcel, ...]:
         """Halves of a parcel that may be too large to arrive; itself while that is not the reason."""

@@ -15,7 +15,7 @@ from edgegw.config import LinkConfig, StreamConfig
 from edgegw.core.cursor import Ledger
 from edgegw.core.record import JSON, Message
 from edgegw.errors import Conflict
-from edgegw.limits import LINK_REFUSED_MAX, LINK_SKIP_MESSAGES
+from edgegw.limits import LINK_BATCH_BYTES_MIN, LINK_REFUSED_MAX, LINK_SKIP_MESSAGES
 from edgegw.links import http_link
 from edgegw.links.http_link import HttpLink, consumer_name
 from edgegw.links.link_metrics import LinkMetrics
@@ -257,6 +257,16 @@ async def test_a_message_too_large_for_the_upstream_becomes_a_dead_letter(tmp_pa
         await site.publish("huge")
         await site.settled()
         assert site.ledger.dead_lettered == 1
+
+
+async def test_any_number_of_large_messages_may_be_too_large(tmp_path: Path) -> None:
+    async with both(tmp_path) as (site, upstream):
+        upstream.always = at_most(0)
+        large = LINK_REFUSED_MAX + 5
+        await asyncio.gather(*(site.bus.publish("huge", bytes(LINK_BATCH_BYTES_MIN)) for _ in range(large)))
+        await site.settled()
+        assert site.ledger.dead_lettered == large
+        assert not site.conditions.is_raised("upstream_up")
 
 
 async def test_an_upstream_that_refuses_everything_is_not_fed_the_whole_backlog(tmp_path: Path) -> None:
