@@ -61,6 +61,17 @@ def test_what_was_lost_is_not_acknowledged_as_well() -> None:
     assert (after.acked, after.lost, after.pending) == (0, {"bytes": 1}, 2)
 
 
+def test_a_range_counts_what_was_still_wanted_in_it() -> None:
+    taken = ledger().settle_span(1, 10, [2, 5, 9])
+    assert (taken.floor, taken.acked) == (10, 3)
+    lost = ledger().lose(gap(5, 5), [5])
+    assert lost.settle_span(1, 10, [2, 5, 9]).acked == 2, "5 was lost, not taken"
+    assert ledger(floor=4).settle_span(1, 10, [2, 5, 9]).acked == 2, "2 was settled before"
+    assert taken.settle_span(1, 10, [2, 5, 9]).acked == 3, "once"
+    ahead = ledger().settle_span(20, 30, [25])
+    assert (ahead.floor, ahead.settled, ahead.acked) == (0, ((20, 30),), 1)
+
+
 def test_a_gap_stays_until_it_is_read() -> None:
     low, high = gap(1, 5, 5), gap(9, 9)
     after = ledger().lose(high, [9]).lose(low, range(1, 6))

@@ -15,8 +15,14 @@ from edgegw.config import LinkConfig, StreamConfig
 from edgegw.core.cursor import Ledger
 from edgegw.core.record import JSON, Message
 from edgegw.errors import Conflict
-from edgegw.limits import LINK_BATCH_BYTES_MIN, LINK_REFUSED_MAX, LINK_SKIP_MESSAGES
-from edgegw.links import http_link
+from edgegw.limits import (
+    LINK_AUTONOMY_S,
+    LINK_BACKOFF_CAP_S,
+    LINK_BATCH_BYTES_MIN,
+    LINK_RECORD_S,
+    LINK_REFUSED_MAX,
+    LINK_SKIP_MESSAGES,
+)
 from edgegw.links.http_link import HttpLink, consumer_name
 from edgegw.links.link_metrics import LinkMetrics
 from edgegw.observe.log import Log
@@ -37,15 +43,25 @@ from tests.links.upstream_server import (
 PATIENCE_S = 30.0
 
 
+class AheadClock(SystemClock):
+    """The machine's clock, moved forward by a test."""
+
+    ahead_s = 0.0
+
+    def mono_s(self) -> float:
+        return super().mono_s() + self.ahead_s
+
+
 class Site:
     """A bus with one link on it."""
 
     def __init__(self, bus: Bus, config: LinkConfig) -> None:
         self.bus = bus
+        self.clock = AheadClock()
         self.conditions = Conditions(SystemClock(), Log("test"))
         self.metrics = Metrics()
         self.link = HttpLink(
-            config, bus, SystemClock(), gateway="gw", conditions=self.conditions,
+            config, bus, self.clock, gateway="gw", conditions=self.conditions,
             metrics=LinkMetrics(self.metrics, lambda: [self.link.state()]), random01=lambda: 1.0,
         )  # fmt: skip
 
@@ -293,17 +309,21 @@ async def test_a_link_that_is_set_up_wrongly_says_so_and_loses_nothing(status: i
         assert upstream.topics() == ["a"]
 
 
-async def test_an_upstream_that_is_gone_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_link, "LINK_AUTONOMY_S", 0.2)
-    monkeypatch.setattr(http_link, "LINK_BACKOFF_CAP_S", 0.5)
+async def test_an_upstream_that_is_gone_and_comes_back(tmp_path: Path) -> None:
     async with open_bus(tmp_path, clock=SystemClock()) as bus:
         async with upstream_server() as upstream:
             port, url = upstream.port, upstream.url
         async with linked(bus, url=url) as site:
             await site.flood(20)
-            await site.until(lambda: site.conditions.is_raised("autonomy_up"), "the gateway knows that it is alone")
             await site.until(lambda: site.conditions.is_raised("upstream_up"), "the breaker opens")
+            site.clock.ahead_s = LINK_AUTONOMY_S - 20
+            looked = site.clock.mono_s()
+            await site.until(lambda: site.clock.mono_s() > looked + 2 * LINK_RECORD_S, "it has looked again")
+            assert not site.conditions.is_raised("autonomy_up"), "14 minutes 40 seconds"
+            site.clock.ahead_s = LINK_AUTONOMY_S
+            await site.until(lambda: site.conditions.is_raised("autonomy_up"), "the gateway knows that it is alone")
             assert site.metric('edgegw_link_up{link="up"}') == 0
+            site.clock.ahead_s = LINK_AUTONOMY_S + LINK_BACKOFF_CAP_S
             async with upstream_server(port) as upstream:
                 await site.settled()
                 assert len(upstream.entries) == 20
